@@ -1,0 +1,23 @@
+"""Train a decoder on text."""
+
+from typing import Any
+
+from amauta.cli._door import command
+from amauta.train.settings import Pretrain
+
+
+@command(Pretrain)
+def pretrain(settings: Pretrain) -> dict[str, Any]:
+    """Train a decoder to predict the next token of documents; the model is left in OUT/model.
+
+    Ctrl-C saves and stops; the same command with --resume goes on, and gives the weights that an uninterrupted run
+    gives.
+
+    Examples:
+      amauta pretrain --text corpus/train.jsonl --tokenizer tokenizer --out runs/base --heldout corpus/heldout.jsonl
+      amauta pretrain --text 'books/*.txt.gz' --tokenizer tokenizer --out runs/wide --size mini --layers 8 --epochs 2
+      amauta pretrain --config runs/base/config.toml --out runs/again --seed 8
+    """
+    from amauta.train.pretrain import pretrain as work
+
+    return work(settings)

@@ -1,0 +1,168 @@
+"""Settings: one dataclass field holds a setting's type, default, limits and help; TOML and flags are made from it.
+
+A settings class is a plain dataclass whose fields read
+
+    steps: Annotated[int, Gt(0), Doc("optimiser steps")] = 1000
+
+and whose fields may themselves be settings classes (sections). Flag > file > default; a name that no class knows is
+an error with the nearest name; every fault is reported with its path, all at once.
+"""
+
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+from typing_extensions import Doc
+
+from amauta.base.errors import ConfigError
+from amauta.base.messages import say
+from amauta.base.names import did_you_mean
+
+Settings = TypeVar("Settings")
+
+
+class Positional:
+    """A note on a field: on the command line its value may stand without the flag (``amauta run demo``)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a settings class, flattened: what a flag, a help page and a table row are made from."""
+
+    path: tuple[str, ...]  # ("loop", "steps")
+    type: Any  # the bare type, without its annotations
+    default: Any  # dataclasses.MISSING when the user must give it
+    help: str
+    positional: bool = False
+
+
+def settings_of(cls: type, path: tuple[str, ...] = (), section: Any = None) -> Iterator[Setting]:
+    """Every setting of ``cls`` and of its sections, in the order of definition.
+
+    Defaults are those of ``section``, an object of ``cls``, where there is one: an outer class may give an inner one
+    other defaults than its own.
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        bare, notes = _split(hints[field.name])
+        default = _default(field) if section is None else getattr(section, field.name)
+        if dataclasses.is_dataclass(bare):
+            inner = default if dataclasses.is_dataclass(default) else None
+            yield from settings_of(typing.cast(type, bare), (*path, field.name), inner)
+            continue
+        text = next((note.documentation for note in notes if isinstance(note, Doc)), "")
+        positional = any(isinstance(note, Positional) for note in notes)
+        yield Setting((*path, field.name), bare, default, text, positional)
+
+
+def build(cls: type[Settings], *layers: Mapping[str, Any], where: str = "settings") -> Settings:
+    """``cls`` filled from nested mappings, later ones winning; ``where`` names their source in errors.
+
+    A class may offer ``preset(values) → mapping``, a layer below all that was given: how a name stands for many values.
+    Raises ConfigError: an unknown name (with the nearest one), or every value of a wrong type or out of its limits.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _check_names(cls, layer, (), where)
+        _merge(merged, layer)
+    given, merged = merged, _section_defaults(cls)
+    if preset := getattr(cls, "preset", None):
+        _merge(merged, preset(given))
+    _merge(merged, given)
+    try:  # JSON's strict mode: "12" is no int and true is no number, yet a string may be a path and a list a tuple
+        return TypeAdapter(cls).validate_json(json.dumps(merged, default=str), strict=True)
+    except ValidationError as error:
+        lines = [
+            say("config.bad-value", where=where, name=".".join(str(part) for part in fault["loc"]),
+                value=fault["input"], reason=fault["msg"])
+            for fault in error.errors()
+        ]  # fmt: skip
+        raise ConfigError("config.several", count=len(lines), lines="\n".join(lines)) from None
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """A settings object as nested plain values, without those that are None (TOML has no null)."""
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            plain[field.name] = to_dict(value)
+        elif isinstance(value, Path):
+            plain[field.name] = str(value)
+        elif isinstance(value, tuple):
+            plain[field.name] = [str(item) if isinstance(item, Path) else item for item in value]
+        elif value is not None:
+            plain[field.name] = value
+    return plain
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; ConfigError when it is missing or malformed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("config.no-file", path=path) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("config.bad-toml", path=path, reason=error) from None
+
+
+def to_toml(settings: Any) -> str:
+    """TOML text that ``build`` turns back into an equal settings object."""
+    import tomli_w
+
+    return tomli_w.dumps(to_dict(settings))
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    """A field's default, or dataclasses.MISSING."""
+    return field.default_factory() if callable(field.default_factory) else field.default
+
+
+def _section_defaults(cls: type) -> dict[str, Any]:
+    """The sections as ``cls`` fills them, so that giving one of their fields leaves the others as they are."""
+    defaults = {field.name: _default(field) for field in dataclasses.fields(cls)}
+    sections = ((name, value) for name, value in defaults.items() if dataclasses.is_dataclass(value))
+    return {name: dataclasses.asdict(section) for name, section in sections if not isinstance(section, type)}
+
+
+def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type hint without its Annotated wrapping, and the notes that the wrapping held."""
+    if get_origin(hint) is Annotated:
+        bare, *notes = get_args(hint)
+        return bare, tuple(notes)
+    return hint, ()
+
+
+def _section(hint: Any) -> Any:
+    """The settings class that a hint stands for, through Annotated and Optional, or None."""
+    bare, _ = _split(hint)
+    options = get_args(bare) if get_origin(bare) in (typing.Union, types.UnionType) else (bare,)
+    return next((option for option in options if dataclasses.is_dataclass(option)), None)
+
+
+def _check_names(cls: Any, layer: Mapping[str, Any], path: tuple[str, ...], where: str) -> None:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    known = {field.name for field in dataclasses.fields(cls)}
+    for name, value in layer.items():
+        if name not in known:
+            dotted = ".".join((*path, name))
+            raise ConfigError("config.unknown-setting", where=where, name=dotted, hint=did_you_mean(name, known))
+        section = _section(hints[name])
+        if section is not None and isinstance(value, Mapping):
+            _check_names(section, value, (*path, name), where)
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for name, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = dict(value) if isinstance(value, Mapping) else value

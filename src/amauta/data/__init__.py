@@ -1,0 +1,1 @@
+"""Materials: reading, records, cleaning, the token store, and what training makes of them."""

@@ -1,0 +1,1 @@
+"""From logits to text: filters on logits, sampling, stopping."""

@@ -1,0 +1,1 @@
+"""Measurement: what a model knows, and how sure one can be of that."""

@@ -1,0 +1,27 @@
+"""The settings of ``amauta eval``; no torch here, so that its help is quick."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt
+from typing_extensions import Doc
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """What to measure of a model: whichever of text, dialogues and preferences is given."""
+
+    model: Annotated[str, Doc("the model: a folder, a run or a name")]
+    text: Annotated[tuple[str, ...], Doc("documents, for bits per byte")] = ()
+    dialogues: Annotated[tuple[str, ...], Doc("dialogues whose last answer is asked for and compared")] = ()
+    preferences: Annotated[tuple[str, ...], Doc("pairs: which answer is likelier, and what the model says itself")] = ()
+    out: Annotated[Path | None, Doc("folder for every single answer, as JSON lines")] = None
+    limit: Annotated[int | None, Doc("at most so many records of each kind, the first ones")] = None
+    max_tokens: Annotated[int, Gt(0), Doc("longest answer")] = 64
+    temperature: Annotated[float, Ge(0), Doc("of answers judged for preference; questions are answered greedily")] = 1.0
+    rows: Annotated[int, Gt(0), Doc("sequences computed at a time")] = 32
+    seed: Annotated[int, Ge(0), Doc("seed of sampled answers")] = 7
+    may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("where to compute")] = "auto"
+    dtype: Annotated[Literal["auto", "bf16", "f32"], Doc("of matrix products; f32 to compare by")] = "f32"

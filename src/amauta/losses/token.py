@@ -1,0 +1,133 @@
+"""Losses over tokens, computed a chunk of rows at a time so that all logits are never held at once.
+
+Contract: ``(hidden, table, targets, …) → (sum, count)`` in nats; the loop divides once by the global count, so that k
+micro-batches or k ranks equal one batch. Targets of ``IGNORE`` carry no loss.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+IGNORE = -100
+CHUNK = 1024  # rows of logits held at a time
+
+
+def cross_entropy(
+    hidden: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    *,
+    z_loss: float = 0.0,
+    chunk: int = CHUNK,
+    dtype: torch.dtype | None = None,
+    gradient: "ChunkGradient | None" = None,
+) -> tuple[Tensor, int]:
+    """Sum over targets of ``-log softmax(hidden · tableᵀ)[target]`` and their number.
+
+    hidden (..., D), table (V, D), targets (...) with IGNORE where nothing is predicted. ``z_loss`` adds
+    ``z_loss · logsumexp²`` a token (Chowdhery et al. 2022, arXiv 2204.02311, section 5). ``dtype`` is that of the
+    matrix products (f32 when left out); softmax and sums are f32. Work and memory are proportional to the tokens that
+    carry a loss: logits of at most ``chunk`` rows exist at a time, and each is computed once, its gradient with it.
+    ``gradient`` may be a compiled ``chunk_gradient``; every call has the same shapes.
+    """
+    hidden, targets = _supervised(hidden, targets)
+    kind = dtype or torch.float32
+    total = _ChunkedCrossEntropy.apply(hidden, table, targets, z_loss, chunk, kind, gradient or chunk_gradient)
+    return total, targets.numel()  # type: ignore[return-value]  # apply is untyped
+
+
+def token_logprobs(
+    hidden: Tensor, table: Tensor, targets: Tensor, *, chunk: int = CHUNK, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Log-probs (nats, f32) of the targets, shaped as they are; 0 where the target is IGNORE. Differentiable.
+
+    hidden (..., D), table (V, D), targets (...). With gradients each chunk's logits are computed again in the backward
+    pass instead of being kept.
+    """
+    flat, wanted = _supervised(hidden, targets)
+    pieces: list[Tensor] = []
+    for rows, ids in zip(flat.split(chunk), wanted.split(chunk), strict=True):
+        if torch.is_grad_enabled():
+            pieces.append(checkpoint(_logprobs, rows, table, ids, dtype, use_reentrant=False))  # type: ignore[arg-type]
+        else:
+            pieces.append(_logprobs(rows, table, ids, dtype))
+    found = torch.cat(pieces) if pieces else flat.new_zeros(0, dtype=torch.float32)
+    out = torch.zeros(targets.shape, dtype=torch.float32, device=hidden.device)
+    return out.masked_scatter(targets != IGNORE, found)
+
+
+def _supervised(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows that carry a loss: (N, D) and (N,)."""
+    flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    keep = wanted != IGNORE
+    if bool(keep.all()):
+        return flat, wanted
+    return flat[keep], wanted[keep]
+
+
+def _logprobs(rows: Tensor, table: Tensor, ids: Tensor, dtype: torch.dtype | None) -> Tensor:
+    with torch.autocast(rows.device.type, enabled=False):
+        kind = dtype or rows.dtype
+        logits = (rows.to(kind) @ table.to(kind).T).float()  # (n, V)
+    return logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def chunk_gradient(rows: Tensor, table: Tensor, ids: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
+    """One chunk, worked by hand: its loss, d loss/d rows (n, D) and d loss/d table (V, D); IGNORE rows count nothing.
+
+    With p = softmax(z) and l = logsumexp(z): d loss/d z = p - onehot + 2·z_loss·l·p. Pure, so that it can be compiled.
+    """
+    counts = (ids != IGNORE)[:, None]  # (n, 1)
+    wanted = ids.clamp_min(0)[:, None]
+    logits = (rows @ table.T).float()  # (n, V)
+    lse = logits.logsumexp(-1, keepdim=True)  # (n, 1)
+    loss = ((lse - logits.gather(1, wanted) + z_loss * lse.square()) * counts).sum()
+    slope = (logits - lse).exp() * (1 + 2 * z_loss * lse)
+    hit = torch.arange(table.shape[0], device=ids.device) == wanted
+    slope = ((slope - hit.float()) * counts).to(rows.dtype)  # (n, V)
+    return loss, slope @ table, slope.T @ rows
+
+
+ChunkGradient = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """The loss is a sum, so its gradient is known up to one factor: make it in the forward pass, chunk by chunk."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        hidden: Tensor,
+        table: Tensor,
+        targets: Tensor,
+        z_loss: float,
+        chunk: int,
+        dtype: torch.dtype,
+        gradient: ChunkGradient,
+    ) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            total = hidden.new_zeros((), dtype=torch.float32)
+            d_hidden = torch.empty_like(hidden)
+            d_table = torch.zeros_like(table, dtype=torch.float32)
+            weights = table.to(dtype)
+            for start in range(0, targets.numel(), chunk):
+                rows, ids = hidden[start : start + chunk].to(dtype), targets[start : start + chunk]
+                n = ids.numel()
+                if n < chunk:  # every chunk has one shape, so that compiled code is compiled once
+                    rows, ids = F.pad(rows, (0, 0, 0, chunk - n)), F.pad(ids, (0, chunk - n), value=IGNORE)
+                loss, d_rows, d_weights = gradient(rows, weights, ids, z_loss)
+                total += loss
+                d_hidden[start : start + n] = d_rows[:n]
+                d_table += d_weights
+        ctx.save_for_backward(d_hidden, d_table.to(table.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        d_hidden, d_table = ctx.saved_tensors  # type: ignore[attr-defined]  # FunctionCtx is untyped
+        (factor,) = grads
+        return d_hidden * factor, d_table * factor, None, None, None, None, None

@@ -1,0 +1,1 @@
+"""Language models: their specs, the one transformer core, n-grams, counts, and the layouts of other libraries."""

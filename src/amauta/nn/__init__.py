@@ -1,0 +1,1 @@
+"""The parts of a transformer: norms, positions, attention, cache, feed-forward, block, initialisation."""

@@ -1,0 +1,1 @@
+"""What changes weights: parameter groups, AdamW, Muon and schedules."""

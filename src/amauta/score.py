@@ -1,0 +1,66 @@
+"""Log-probs of given tokens: the one primitive under training, evaluation, reranking and contracts.
+
+Logits are never held whole, and work is proportional to tokens and not to padding.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amauta.data.batches import Batch, Listed, PackedBatches, Piece
+from amauta.losses.token import token_logprobs
+from amauta.models.transformer import Transformer
+
+
+def batch_logprobs(model: Transformer, batch: Batch, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Log-probs (nats, f32) of a batch's targets, (B, T); 0 where there is none. Differentiable."""
+    hidden = model(batch.ids, positions=batch.positions, documents=batch.documents)
+    return token_logprobs(hidden, model.output_table, batch.targets, dtype=dtype)
+
+
+def piece_sums(logprobs: Tensor, documents: Tensor, pieces: int) -> Tensor:
+    """(B, T) token values summed over each piece of each row: (B, pieces), the first piece in column 0."""
+    out = logprobs.new_zeros(logprobs.shape[0], pieces + 1)
+    return out.scatter_add(1, documents, logprobs)[:, 1:]
+
+
+@torch.inference_mode()
+def sequence_logprobs(
+    model: Transformer,
+    sequences: Sequence[Sequence[int]],
+    *,
+    loss: Sequence[Sequence[bool]] | None = None,
+    rows: int = 16,
+    length: int | None = None,
+    autocast: torch.dtype | None = None,
+) -> np.ndarray:
+    """Sum of log-probs (nats, f64) of each sequence's tokens after its first, (N,).
+
+    ``loss[i][t]`` chooses among the predicted tokens of sequence i (its length less one). A sequence longer than the
+    context is read in pieces of ``length`` (the whole context when left out), each without what stood before it.
+    """
+    length = length or model.spec.context
+    pieces: list[tuple[Piece]] = []
+    owner: list[int] = []
+    for i, sequence in enumerate(sequences):
+        ids = np.asarray(sequence, dtype=np.int64)
+        wanted = None if loss is None else np.asarray(loss[i], dtype=bool)
+        for start in range(0, max(0, len(ids) - 1), length):
+            part = None if wanted is None else wanted[start : start + length]
+            pieces.append((Piece(ids[start : start + length + 1], part),))
+            owner.append(i)
+    sums = np.zeros(len(sequences))
+    was_training = model.training
+    model.eval()
+    for batch in PackedBatches(Listed(pieces), rows=rows, length=length, epochs=1, shuffle=False):
+        batch = batch.to(model.device)
+        with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
+            found = batch_logprobs(model, batch, dtype=autocast)
+        by_piece = piece_sums(found.double(), batch.documents, max(map(len, batch.units))).cpu().numpy()
+        for r, units in enumerate(batch.units):
+            for k, unit in enumerate(units):
+                sums[owner[unit]] += by_piece[r, k]
+    model.train(was_training)
+    return sums

@@ -1,0 +1,1 @@
+"""Tokenizers: special tokens, training, encoding and decoding, fertility, and the rendering of dialogues."""

@@ -1,0 +1,1 @@
+"""The one loop, and the methods that run on it."""

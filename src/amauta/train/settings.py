@@ -1,0 +1,97 @@
+"""The settings of training commands; no torch here, so that their help is quick."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt
+from typing_extensions import Doc
+
+from amauta.models.spec import Shape, shape_named
+from amauta.optim.settings import Optim
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The loop that every method runs on."""
+
+    steps: Annotated[int | None, Doc("optimiser steps; left out: as many as the epochs need")] = None
+    epochs: Annotated[float, Gt(0), Doc("passes over the data when steps are left out")] = 1.0
+    rows: Annotated[int, Gt(0), Doc("rows of a micro-batch, B")] = 16
+    accumulate: Annotated[int, Gt(0), Doc("micro-batches of a step; k of them equal one batch exactly")] = 1
+    evaluate_every: Annotated[int, Ge(0), Doc("steps between evaluations; 0: at the start and the end only")] = 0
+    sample_every: Annotated[int, Ge(0), Doc("steps between samples; 0: at the start and the end only")] = 0
+    save_every: Annotated[int, Ge(0), Doc("steps between checkpoints; 0: ten in a run")] = 0
+    keep: Annotated[int, Gt(0), Doc("checkpoints kept")] = 2
+    seed: Annotated[int, Ge(0), Doc("the seed of everything random")] = 7
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("where to compute")] = "auto"
+    dtype: Annotated[Literal["auto", "bf16", "f32"], Doc("of the matrix products; auto: bf16 where it is fast")] = (
+        "auto"
+    )
+    threads: Annotated[int | None, Doc("threads; left out: all cores")] = None
+    compile: Annotated[bool, Doc("compile the step; 25 s the first time, then from a cache")] = True
+    resume: Annotated[bool, Doc("go on where an earlier run in this folder stopped")] = False
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Next-token training of a decoder on documents."""
+
+    text: Annotated[tuple[str, ...], Doc("training documents: text, JSON lines or Parquet, also .gz and .zst")]
+    tokenizer: Annotated[Path, Doc("folder of the tokenizer")]
+    out: Annotated[Path, Doc("folder of the run")]
+    heldout: Annotated[tuple[str, ...], Doc("documents that are only scored")] = ()
+    start: Annotated[str | None, Doc("go on from the weights of this model (its shape and tokenizer too)")] = None
+    size: Annotated[str, Doc("a named shape, each field of which --shape.… may change")] = "demo"
+    shape: Shape = field(default_factory=Shape)
+    length: Annotated[int | None, Doc("tokens of a row, T; the model's context when left out")] = None
+    z_loss: Annotated[float, Ge(0), Doc("weight of logsumexp², which keeps logits near 0")] = 0.0
+    prompts: Annotated[tuple[str, ...], Doc("beginnings to sample from, before, during and after")] = ()
+    may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
+    loop: Loop = field(default_factory=Loop)
+    optim: Optim = field(default_factory=Optim)
+
+    @staticmethod
+    def preset(values: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of the named size, below everything that was given."""
+        return {"shape": shape_named(values.get("size", Pretrain.size))}
+
+
+TooLong = Literal["drop", "cut", "error"]
+TOO_LONG = "records longer than a row: drop them, cut their end, or stop; always counted"
+
+
+@dataclass(frozen=True)
+class Sft:
+    """Training on demonstrations: only what the assistant says carries a loss."""
+
+    model: Annotated[str, Doc("the model to start from: a folder, a run or a name")]
+    dialogues: Annotated[tuple[str, ...], Doc("messages, prompt/completion, Alpaca or ShareGPT records")]
+    out: Annotated[Path, Doc("folder of the run")]
+    heldout: Annotated[tuple[str, ...], Doc("dialogues that are only scored")] = ()
+    length: Annotated[int | None, Doc("tokens of a row, T; the model's context when left out")] = None
+    too_long: Annotated[TooLong, Doc(TOO_LONG)] = "drop"
+    prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after")] = ()
+    may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
+    loop: Loop = field(default_factory=lambda: Loop(epochs=2.0))
+    optim: Optim = field(default_factory=lambda: Optim(lr=1e-3, matrix_lr=5e-3, weight_decay=0.0))
+
+
+@dataclass(frozen=True)
+class Prefer:
+    """Direct preference optimisation on pairs of answers."""
+
+    model: Annotated[str, Doc("the model to start from, which is also the reference")]
+    preferences: Annotated[tuple[str, ...], Doc("prompt/chosen/rejected records")]
+    out: Annotated[Path, Doc("folder of the run")]
+    heldout: Annotated[tuple[str, ...], Doc("pairs that are only scored")] = ()
+    loss: Annotated[str, Doc("the preference loss")] = "dpo"
+    beta: Annotated[float, Gt(0), Doc("how strongly the reference holds the policy back")] = 0.1
+    label_smoothing: Annotated[float, Ge(0), Doc("dpo: share of pairs believed to be the wrong way round")] = 0.0
+    length: Annotated[int | None, Doc("tokens of a row, T; the model's context when left out")] = None
+    too_long: Annotated[TooLong, Doc(TOO_LONG)] = "drop"
+    prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after")] = ()
+    may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
+    loop: Loop = field(default_factory=Loop)
+    optim: Optim = field(default_factory=lambda: Optim(optimizer="adamw", lr=1e-4, weight_decay=0.0))

@@ -1,0 +1,77 @@
+"""Supervised fine-tuning: next-token prediction on dialogues, with a loss on the assistant's turns only
+(Ouyang et al. 2022, arXiv 2203.02155, section 3.5). Dialogues are packed; they cannot see each other.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from amauta.config import to_dict
+from amauta.data.batches import Listed
+from amauta.data.read import read
+from amauta.hub import find_model
+from amauta.models import count, exchange
+from amauta.score import sequence_logprobs
+from amauta.tokenize.chat import render
+from amauta.tokenize.tokenizer import Tokenizer
+from amauta.train.dialogues import Prepared, prepare_dialogues
+from amauta.train.loop import Work, finish, train
+from amauta.train.preflight import check_model, check_units
+from amauta.train.pretrain import causal_step
+from amauta.train.settings import Sft
+from amauta.train.start import lineage, open_run, prepare, publish, sampler, stream_and_steps
+
+
+def sft(settings: Sft) -> dict[str, Any]:
+    """Fine-tune a model on dialogues and leave it in ``out/model``; returns the run's figures.
+
+    ``heldout_loss`` is nats per assistant token. Raises DataError, ModelError, RunError, Interrupted.
+    """
+    run, finished = open_run(settings, settings.loop, settings.out)
+    if finished is not None:
+        return finished
+    device, loop = prepare(settings.loop)
+    parent = find_model(settings.model)
+    tokenizer = Tokenizer.load(parent)
+    model = exchange.load(parent, device=device.device)
+    length = settings.length or model.spec.context
+    check_model(model, length, model.spec.context)
+
+    def prepared(patterns: tuple[str, ...]) -> Prepared:
+        made = prepare_dialogues(
+            patterns, tokenizer, length=length, too_long=settings.too_long, may_skip=settings.may_skip
+        )
+        check_units(made.units, vocabulary=tokenizer.size, turn=tokenizer.turn, where=", ".join(patterns))
+        return made
+
+    made = prepared(settings.dialogues)
+    heldout = prepared(settings.heldout) if settings.heldout else None
+    stream, steps = stream_and_steps(Listed(made.units), loop, length)
+
+    def evaluate() -> dict[str, float]:
+        assert heldout is not None
+        pieces = [piece for unit in heldout.units for piece in unit]
+        sums = sequence_logprobs(
+            model, [piece.ids for piece in pieces], loss=[piece.loss for piece in pieces],
+            rows=loop.rows, length=length, autocast=device.autocast,
+        )  # fmt: skip
+        return {"heldout_loss": -float(sums.sum()) / sum(int(piece.loss.sum()) for piece in pieces)}
+
+    prompts = [
+        (text, render(tokenizer, [{"role": "user", "content": text}], reply=True).ids) for text in settings.prompts
+    ]
+    work = Work(
+        model=model,
+        step=causal_step(device, compiled=loop.compile),
+        stream=stream,
+        steps=steps,
+        device=device,
+        flops_per_token=count.training_flops(model.spec, length),
+        splits=model.packed_rows(),
+        describe=made.describe,
+        evaluate=evaluate if heldout else None,
+        sample=sampler(model, tokenizer, prompts),
+    )
+    result = {**train(run, work, loop, settings.optim), **made.counts()}
+    files: list[Path] = read(settings.dialogues).files
+    card = {"stage": "sft", "settings": to_dict(settings), "figures": result, **lineage(parent, files)}
+    return finish(run, {**result, "model": str(publish(run, model, tokenizer, card))})

@@ -1,0 +1,59 @@
+"""Scoring in packed batches equals scoring each sequence alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from amauta.models.spec import Spec
+from amauta.models.transformer import Transformer
+from amauta.score import piece_sums, sequence_logprobs
+
+
+@pytest.fixture
+def model() -> Transformer:
+    made = Transformer.create(Spec(vocabulary=40, context=16, width=32, layers=2, heads=4), seed=1)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(3)
+    return made.eval()
+
+
+def sequences(n: int = 30, longest: int = 16) -> list[list[int]]:
+    rng = np.random.default_rng(2)
+    return [rng.integers(0, 40, rng.integers(2, longest + 1)).tolist() for _ in range(n)]
+
+
+def test_equals_each_sequence_alone(model: Transformer):
+    wanted = [float(model.score(ids).double().sum()) for ids in sequences()]
+    np.testing.assert_allclose(sequence_logprobs(model, sequences(), rows=3), wanted, rtol=1e-5)
+
+
+def test_a_loss_mask_chooses_among_the_tokens(model: Transformer):
+    many = sequences()
+    masks = [(np.arange(len(ids) - 1) % 2 == 0).tolist() for ids in many]
+    wanted = [float(model.score(ids)[torch.tensor(mask)].double().sum()) for ids, mask in zip(many, masks, strict=True)]
+    np.testing.assert_allclose(sequence_logprobs(model, many, loss=masks, rows=4), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_beyond_the_context_a_sequence_is_read_in_pieces(model: Transformer):
+    ids = list(range(40)) * 2
+    pieces = [ids[0:17], ids[16:33], ids[32:49], ids[48:65], ids[64:81]]
+    wanted = sum(float(model.score(piece).double().sum()) for piece in pieces)
+    assert sequence_logprobs(model, [ids], rows=2)[0] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_short_sequences_score_0_and_nothing_is_empty(model: Transformer):
+    assert sequence_logprobs(model, [[3], [], [3, 4]], rows=2)[:2].tolist() == [0, 0]
+    assert sequence_logprobs(model, [], rows=2).tolist() == []
+
+
+def test_training_mode_is_left_as_it_was(model: Transformer):
+    model.train()
+    sequence_logprobs(model, sequences(3), rows=2)
+    assert model.training
+
+
+def test_piece_sums_by_hand():
+    values = torch.tensor([[1.0, 2.0, 4.0, 8.0], [1.0, 1.0, 1.0, 1.0]])
+    documents = torch.tensor([[1, 1, 2, 0], [1, 2, 3, 3]])
+    assert piece_sums(values, documents, 3).tolist() == [[3, 4, 0], [1, 1, 2]]
