@@ -146,8 +146,12 @@ def test_a_killed_run_leaves_nobody_at_work_and_goes_on(place: Place):
     stage = _stage_of(child.pid)
     child.kill()
     child.communicate()
+    until = time.monotonic() + 10
+    while _works(stage) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not (place.dir / "train" / "model").exists()  # told to stop, it did not work on to the end
     result = place.run("train.pause=0.3")  # waits until the orphan has saved and ended
-    assert not Path(f"/proc/{stage}").exists() or "Z" in Path(f"/proc/{stage}/stat").read_text().split()[2]
+    assert not _works(stage)
     steps = [json.loads(line)["step"] for line in (place.dir / "train" / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
     assert result["passed"] and place.calls() == ["corpus", "other", "train", "train", "look"]
@@ -306,6 +310,13 @@ def test_flags_are_written_as_they_are_typed():
     assert arguments(flags) == [
         "--top-k", "5", "--text", "a b", "c", "--compile", "--loop.no-resume", "--bias=-1", "--rate", "0.5",
     ]  # fmt: skip
+
+
+def _works(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def _stage_of(pid: int) -> int:

@@ -10,6 +10,7 @@ from amauta.nn.attention import causal, causal_within_documents, up_to
 from amauta.nn.block import Block
 from amauta.nn.cache import Cache
 from amauta.nn.init import initialise
+from amauta.nn.linear import Embedding, Linear
 from amauta.nn.norms import norm
 from amauta.nn.positions import rotary_table
 
@@ -23,8 +24,8 @@ class Transformer(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
-        self.embedding = nn.Embedding(spec.vocabulary, spec.width)
-        self.positions = nn.Embedding(spec.context, spec.width) if spec.positions == "learned" else None
+        self.embedding = Embedding(spec.vocabulary, spec.width)
+        self.positions = Embedding(spec.context, spec.width) if spec.positions == "learned" else None
         self.blocks = nn.ModuleList(
             Block(
                 spec.width, spec.heads, spec.groups, spec.head, spec.inner,
@@ -34,8 +35,11 @@ class Transformer(nn.Module):
             for _ in range(spec.layers)
         )  # fmt: skip
         self.norm = norm(spec.norm, spec.width, spec.norm_eps)
-        self.head = None if spec.tied else nn.Linear(spec.width, spec.vocabulary, bias=False)
-        self.make_tables(self.embedding.weight.device)
+        self.head = None if spec.tied else Linear(spec.width, spec.vocabulary, bias=False)
+        if spec.positions == "rotary":
+            cos, sin = rotary_table(spec.context, spec.head, spec.rope_theta)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
 
     @classmethod
     def create(cls, spec: Spec, seed: int) -> "Transformer":
@@ -43,13 +47,6 @@ class Transformer(nn.Module):
         model = cls(spec)
         initialise(model, spec.init_std, spec.layers, torch.Generator().manual_seed(seed))
         return model
-
-    def make_tables(self, device: torch.device | str) -> None:
-        """(Re)make the rotary tables; they follow from the spec and are not part of the weights."""
-        if self.spec.positions == "rotary":
-            cos, sin = rotary_table(self.spec.context, self.spec.head, self.spec.rope_theta)
-            self.register_buffer("cos", cos.to(device), persistent=False)
-            self.register_buffer("sin", sin.to(device), persistent=False)
 
     @property
     def output_table(self) -> Tensor:

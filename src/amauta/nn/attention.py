@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amauta.nn.cache import Cache
+from amauta.nn.linear import Linear
 from amauta.nn.norms import RMSNorm
 from amauta.nn.positions import rotate
 
@@ -55,8 +56,8 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_width = heads, kv_heads, head_width
-        self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * head_width, bias=bias)
-        self.out = nn.Linear(heads * head_width, width, bias=bias)
+        self.qkv = Linear(width, (heads + 2 * kv_heads) * head_width, bias=bias)
+        self.out = Linear(heads * head_width, width, bias=bias)
         self.q_norm = RMSNorm(head_width, eps) if qk_norm else None
         self.k_norm = RMSNorm(head_width, eps) if qk_norm else None
 

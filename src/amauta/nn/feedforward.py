@@ -8,6 +8,8 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from amauta.nn.linear import Linear
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
@@ -23,8 +25,8 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gated = gated
         self.activation = ACTIVATIONS[activation]
-        self.up = nn.Linear(width, feedforward * (2 if gated else 1), bias=bias)
-        self.down = nn.Linear(feedforward, width, bias=bias)
+        self.up = Linear(width, feedforward * (2 if gated else 1), bias=bias)
+        self.down = Linear(feedforward, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D) -> (B, T, D)
         if not self.gated:

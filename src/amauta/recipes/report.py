@@ -24,6 +24,7 @@ Line = dict[str, Any]
 
 _HELDOUT = "heldout_"
 _MAIN = ("loss", "bits_per_byte", "accuracy")  # what is drawn at once; other curves are folded
+_COUNTS = ("step", "tokens", "supervised", "flops")  # how much work a step was: no curve tells anything
 _SAMPLES = 4  # shown at once; the rest are folded
 
 
@@ -180,7 +181,7 @@ def _charts(lines: list[Line], record: Record, number: int, known: Figures) -> t
     """The main charts and the others; a figure and its held-out sister share one."""
     from markupsafe import Markup
 
-    keys = [key for line in lines for key, value in line.items() if key != "step" and _drawable(value)]
+    keys = [key for line in lines for key, value in line.items() if key not in _COUNTS and _drawable(value)]
     names = dict.fromkeys(key.removeprefix(_HELDOUT) for key in keys)
     main: list[Any] = []
     more: list[Any] = []
@@ -230,6 +231,11 @@ def _axis(name: str) -> str:
         "loss": say("recipes.axis-loss"), "bits_per_byte": say("recipes.axis-bits"), "lr": say("recipes.axis-lr"),
         "grad_norm": say("recipes.axis-gradient"), "tokens_per_second": say("recipes.axis-speed"),
         "accuracy": say("recipes.axis-accuracy"), "flops_per_second": say("recipes.axis-flops"),
+        "lr_factor": say("recipes.axis-lr-factor"), "perplexity": say("recipes.axis-perplexity"),
+        "excess": say("recipes.axis-excess"), "share_of_peak": say("recipes.axis-peak"),
+        "margin": say("recipes.axis-margin"), "chosen_reward": say("recipes.axis-chosen-reward"),
+        "rejected_reward": say("recipes.axis-rejected-reward"), "chosen_logprob": say("recipes.axis-chosen-logprob"),
+        "rejected_logprob": say("recipes.axis-rejected-logprob"),
     }  # fmt: skip
     return known.get(name, name)
 

@@ -58,16 +58,14 @@ def load(folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype
     module = family(config.get("model_type", ""))
     spec = module.to_spec(config)
     ours = module.to_ours(spec, _read_weights(folder))
-    with torch.device("meta"):
-        model = Transformer(spec)
+    model = Transformer(spec)
     wanted = model.state_dict()
     faults = [name for name in wanted.keys() | ours.keys() if name not in ours or name not in wanted]
     faults += [name for name in wanted if name in ours and wanted[name].shape != ours[name].shape]
     if faults:
         raise ModelError("exchange.weights-disagree", folder=folder, names=", ".join(sorted(faults)[:8]))
-    model.load_state_dict({name: value.to(device=device, dtype=dtype) for name, value in ours.items()}, assign=True)
-    model.make_tables(device)
-    return model.eval()
+    model.load_state_dict({name: value.to(dtype) for name, value in ours.items()}, assign=True)
+    return model.to(device).eval()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
