@@ -16,7 +16,7 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
     Examples:
       amauta pretrain --text corpus/train.jsonl --tokenizer tokenizer --out runs/base --heldout corpus/heldout.jsonl
       amauta pretrain --text 'books/*.txt.gz' --tokenizer tokenizer --out runs/wide --size mini --layers 8 --epochs 2
-      amauta pretrain --config runs/base/config.toml --out runs/again --seed 8
+      amauta pretrain --text corpus/train.jsonl --tokenizer tokenizer --out runs/gpt --size gpt2 --length 256 --resume
     """
     from amauta.train.pretrain import pretrain as work
 

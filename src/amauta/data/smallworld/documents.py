@@ -10,7 +10,7 @@ from amauta.data.smallworld.grammar import Mark, Node, Option, even, fill, rule
 from amauta.data.smallworld.lexicon import LANGUAGES, Lexicon, conjunction, listing, true
 from amauta.data.smallworld.world import VILLAGE_ATTRIBUTES, World
 
-KINDS = {"portrait": 34, "family": 8, "place": 8, "directory": 8, "market": 11, "diary": 8, "talk": 8,
+KINDS = {"portrait": 40, "family": 7, "place": 7, "directory": 7, "market": 10, "diary": 7, "talk": 7,
          "chronicle": 9, "lesson": 6}  # shares in per cent  # fmt: skip
 REVERSED = ("craft", "animal", "dish", "day")  # stated from value to person where the value is unique in a village
 SUMS = range(2, 20)

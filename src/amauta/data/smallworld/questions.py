@@ -7,7 +7,7 @@ from typing import Any
 from amauta.base.seeds import derive
 from amauta.data.smallworld.documents import SUMS, TIMES
 from amauta.data.smallworld.lexicon import LANGUAGES, Lexicon, true
-from amauta.data.smallworld.world import VILLAGE_ATTRIBUTES, Fact, SmallWorld, World
+from amauta.data.smallworld.world import CHILDREN, PARENTS, VILLAGE_ATTRIBUTES, Fact, SmallWorld, World
 
 TONES = ("polite", "neutral", "rude")
 Row = dict[str, Any]
@@ -127,7 +127,7 @@ class Questions:
         elif fact.attribute == "village":
             pool = world.common_villages
         elif fact.attribute == "age":
-            pool = [str(age) for age in range(16, 70)]
+            pool = [str(age) for age in (*CHILDREN, *PARENTS)]
         else:
             pool = [row.value for row in world.facts if row.attribute == fact.attribute and not world.is_reserved(row)]
         pool = sorted(set(pool) - {fact.value})

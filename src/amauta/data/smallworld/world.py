@@ -12,6 +12,7 @@ from amauta.base.seeds import derive
 from amauta.data.smallworld.lexicon import Lexicon
 
 VILLAGE_ATTRIBUTES = ("altitude", "product", "feast", "weather")
+PARENTS, CHILDREN = range(55, 80, 5), range(20, 40, 5)  # ages, in fives: the size of a craft's choice
 PRICES = range(2, 10)  # soles, one digit, so that market sums stay within the times table
 
 
@@ -21,12 +22,12 @@ class SmallWorld:
 
     out: Annotated[Path, Doc("folder to write")]
     seed: Annotated[int, Ge(0), Doc("the world and all its texts are a function of this number")] = 7
-    people: Annotated[int, Ge(4), Le(60), Doc("people in the training documents")] = 48
+    people: Annotated[int, Ge(4), Le(60), Doc("people in the training documents")] = 40
     villages: Annotated[int, Ge(2), Le(8), Doc("villages in the training documents")] = 8
     documents: Annotated[int, Gt(0), Doc("training documents")] = 30_000
     heldout_documents: Annotated[int, Gt(0), Doc("held-out documents of the same world")] = 400
     dialogues: Annotated[int, Gt(0), Doc("training dialogues about facts")] = 6_000
-    heldout_dialogues: Annotated[int, Gt(0), Doc("held-out questions about facts that training never asks")] = 280
+    heldout_dialogues: Annotated[int, Gt(0), Doc("held-out questions about facts that training never asks")] = 240
     arithmetic: Annotated[int, Gt(0), Doc("training dialogues with worked sums")] = 1_500
     heldout_arithmetic: Annotated[int, Gt(0), Doc("held-out sums")] = 100
     preferences: Annotated[int, Gt(0), Doc("training preference pairs")] = 2_000
@@ -102,7 +103,8 @@ def draw_world(settings: SmallWorld, lexicon: Lexicon) -> World:
     people, couples = _community(settings, lexicon, common, random)
     reserved = [name for name in _names(lexicon, random) if name not in people][: settings.retrieval_people]
     for name in reserved:
-        people[name] = _person(name, name in lexicon.female, random.randint(20, 69), lexicon, common, random)
+        age = random.choice([*CHILDREN, *PARENTS])
+        people[name] = _person(name, name in lexicon.female, age, lexicon, common, random)
     prices = {good: random.choice(PRICES) for good in lexicon.table("goods")}
     facts = [*_person_facts(people), *_village_facts(villages)]
     facts += [Fact(f"price:{good}", good, "price", str(price)) for good, price in prices.items()]
@@ -142,11 +144,11 @@ def _community(
     people: dict[str, Person] = {}
     for wife, husband in zip(wives, husbands, strict=True):
         for name in (wife, husband):
-            people[name] = _person(name, name == wife, random.randint(42, 69), lexicon, villages, random)
+            people[name] = _person(name, name == wife, random.choice(PARENTS), lexicon, villages, random)
         people[husband].values["village"] = people[wife].values["village"]  # a couple shares a house
         people[wife].values["spouse"], people[husband].values["spouse"] = husband, wife
     for child, couple in parents.items():
-        people[child] = _person(child, child in lexicon.female, random.randint(16, 35), lexicon, villages, random)
+        people[child] = _person(child, child in lexicon.female, random.choice(CHILDREN), lexicon, villages, random)
         people[child].values["mother"], people[child].values["father"] = wives[couple], husbands[couple]
     born = [tuple(child for child in children if parents[child] == couple) for couple in range(couples)]
     return people, tuple(zip(wives, husbands, born, strict=True))

@@ -1,0 +1,31 @@
+"""``python -m benchmarks [NAME] [--json]``: one benchmark, or all. A file in this folder is one, found by name.
+
+Each has ``run() -> dict`` with ``ratios`` (ours over the peer's, above 1 is faster) and ``share_of_limit``.
+"""
+
+import argparse
+import importlib
+import json
+import os
+from pathlib import Path
+
+
+def main() -> None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does; peers get the same
+    names = sorted(file.stem for file in Path(__file__).parent.glob("[a-z]*.py"))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=names)
+    parser.add_argument("--json", action="store_true", help="one JSON line a benchmark")
+    given = parser.parse_args()
+    for name in [given.name] if given.name else names:
+        module = importlib.import_module(f"benchmarks.{name}")
+        found = module.run()
+        if given.json:
+            print(json.dumps({"benchmark": name, **found}))
+        else:
+            print(f"{name}: {(module.__doc__ or '').splitlines()[0]}")
+            print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
