@@ -30,7 +30,7 @@ bench: .venv/.ready-dev
 	$(BIN)/python -m benchmarks
 
 help-pages: .venv/.ready-run
-	$(BIN)/python -m amauta.cli._help_pages docs/reference/commands.md
+	$(BIN)/python -m amauta.cli._help_pages docs/reference
 
 environment: .venv/.ready-dev
 

@@ -22,13 +22,24 @@ from typing_extensions import Doc
 
 from amauta.base.errors import ConfigError
 from amauta.base.messages import say
-from amauta.base.names import did_you_mean
+from amauta.base.names import did_you_mean, one_of
 
 Settings = TypeVar("Settings")
 
 
 class Positional:
     """A note on a field: on the command line its value may stand without the flag (``amauta run demo``)."""
+
+
+@dataclass(frozen=True)
+class Unset:
+    """A note on a field that is None unless it is given: what holds then, for its help.
+
+    ``key`` names the message that tells it, with the blank ``{value}``; without one, ``value`` is simply the default.
+    """
+
+    value: Any
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,14 @@ class Setting:
     type: Any  # the bare type, without its annotations
     default: Any  # dataclasses.MISSING when the user must give it
     help: str
+    owner: Any  # the class that defines the field: under its name stands the translated help
     positional: bool = False
+    unset: Unset | None = None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that are allowed, where they are a short list."""
+        return _choices(self.type)
 
 
 def settings_of(cls: type, path: tuple[str, ...] = (), section: Any = None) -> Iterator[Setting]:
@@ -58,7 +76,9 @@ def settings_of(cls: type, path: tuple[str, ...] = (), section: Any = None) -> I
             continue
         text = next((note.documentation for note in notes if isinstance(note, Doc)), "")
         positional = any(isinstance(note, Positional) for note in notes)
-        yield Setting((*path, field.name), bare, default, text, positional)
+        unset = next((note for note in notes if isinstance(note, Unset)), None)
+        owner = next(each for each in cls.__mro__ if field.name in vars(each).get("__annotations__", ()))
+        yield Setting((*path, field.name), bare, default, text, owner, positional, unset)
 
 
 def build(cls: type[Settings], *layers: Mapping[str, Any], where: str = "settings") -> Settings:
@@ -80,11 +100,7 @@ def build(cls: type[Settings], *layers: Mapping[str, Any], where: str = "setting
     try:  # JSON's strict mode: "12" is no int and true is no number, yet a string may be a path and a list a tuple
         return TypeAdapter(cls).validate_json(json.dumps(merged, default=str), strict=True)
     except ValidationError as error:
-        lines = [
-            say("config.bad-value", where=where, name=".".join(str(part) for part in fault["loc"]),
-                value=fault["input"], reason=fault["msg"])
-            for fault in error.errors()
-        ]  # fmt: skip
+        lines = [_complaint(fault, cls, where) for fault in error.errors()]
         raise ConfigError("config.several", count=len(lines), lines="\n".join(lines)) from None
 
 
@@ -119,6 +135,50 @@ def to_toml(settings: Any) -> str:
     import tomli_w
 
     return tomli_w.dumps(to_dict(settings))
+
+
+# What pydantic finds -> the message that says it, and the limit's name in what pydantic tells of it.
+_REASONS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), ("config.whole-number", "")),
+    **dict.fromkeys(("float_type", "float_parsing"), ("config.number", "")),
+    **dict.fromkeys(("bool_type", "bool_parsing"), ("config.truth-value", "")),
+    **dict.fromkeys(("string_type", "path_type"), ("config.text", "")),
+    **dict.fromkeys(("tuple_type", "list_type"), ("config.list", "")),
+    **dict.fromkeys(("dict_type", "dataclass_type"), ("config.table", "")),
+    "finite_number": ("config.finite", ""),
+    "greater_than": ("config.greater", "gt"),
+    "greater_than_equal": ("config.at-least", "ge"),
+    "less_than": ("config.less", "lt"),
+    "less_than_equal": ("config.at-most", "le"),
+    "too_short": ("config.more-values", "min_length"),
+    "too_long": ("config.fewer-values", "max_length"),
+}
+
+
+def _complaint(fault: Mapping[str, Any], cls: type, where: str) -> str:
+    """One fault that pydantic found, in the user's language; pydantic's own English for a kind not met before."""
+    path, kind, value, reason = fault["loc"], fault["type"], fault["input"], fault["msg"]
+    if kind == "missing" and isinstance(path[-1], int):  # a value of a tuple: `value` is the whole of it
+        *path, place = path
+        reason = say("config.more-values", limit=place + 1)
+    elif kind == "missing":
+        return say("config.missing", where=where, name=".".join(map(str, path)))
+    elif kind == "literal_error":
+        choices = next((each.choices for each in settings_of(cls) if each.path == path[: len(each.path)]), ())
+        reason = one_of(str(value), choices) if choices else reason
+    elif kind in _REASONS:
+        key, limit = _REASONS[kind]
+        reason = say(key, **({"limit": fault["ctx"][limit]} if limit else {}))
+    shown = json.dumps(value, ensure_ascii=False, default=str)  # as it would stand in a file
+    return say("config.bad-value", where=where, name=".".join(map(str, path)), value=shown, reason=reason)
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The values of a Literal, through Annotated, Optional and tuple; () for any other type."""
+    if get_origin(hint) is typing.Literal:
+        return tuple(str(choice) for choice in get_args(hint))
+    inner = get_args(hint) if get_origin(hint) in (Annotated, typing.Union, types.UnionType, tuple) else ()
+    return next((found for part in inner if (found := _choices(part))), ())
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:

@@ -11,8 +11,8 @@ from annotated_types import Gt
 from typing_extensions import Doc
 
 from amauta.base.errors import ConfigError
-from amauta.cli._flags import parse
-from amauta.config import Positional, settings_of
+from amauta.cli._flags import _parameters, parse
+from amauta.config import Positional, Unset, settings_of
 
 
 @dataclass
@@ -88,6 +88,41 @@ def test_a_name_that_only_sections_share_is_no_flag_by_itself():
 
 def test_text_with_spaces_stays_whole():
     assert settings("--out o", "two words").recipe == "two words"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["--recipe", "-"], changed(recipe="-")),
+        (["--recipe=-"], changed(recipe="-")),
+        (["-"], changed(recipe="-")),
+        (["--recipe", "- x"], changed(recipe="- x")),
+        (["--recipe", "-\nx"], changed(recipe="-\nx")),
+        (["--recipe", "-5 °C"], changed(recipe="-5 °C")),
+        (["--recipe", "-5"], changed(recipe="-5")),
+        (["--text", "-", "a", "- b", "--most", "3"], changed(text=(Path("-"), Path("a"), Path("- b")), most=3)),
+        (["--text", "a", "--text", "-"], changed(text=(Path("a"), Path("-")))),
+        (["--sizes", "-1", "2"], changed(sizes=(-1, 2))),
+        (["--rate", "-1e-3"], changed(rate=-1e-3)),
+    ],
+)
+def test_a_value_may_begin_with_a_dash(words: list[str], wanted: Work):
+    assert settings("--out o", *words) == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--rate", "- x"], "cannot be '- x'"),
+        (["demo", "- x"], "for: - x."),
+        (["--recipe", "-x"], "--recipe needs a value"),
+        (["--steps", "-5x"], "cannot be '-5x'"),
+    ],
+)
+def test_what_begins_with_a_dash_is_named_as_it_was_written(words: list[str], told: str):
+    with pytest.raises(ConfigError) as error:
+        settings("--out o", *words)
+    assert told in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +220,28 @@ def test_defaults_are_in_the_help_and_not_in_what_is_given():
     assert "--loop.no-compile --no-compile" in page and "[default: yes]" in page
     example = "  amauta work --out a-very-long-name-that-would-not-fit-on-one-line --text one two three four five six"
     assert page.splitlines()[-2:] == ["Examples:", example]  # not folded
+
+
+def test_help_in_spanish(monkeypatch):
+    from amauta.base import messages
+
+    monkeypatch.setenv("AMAUTA_LANG", "es")
+    words = {"Loop": {"steps": {"es": "pasos"}}, "sections": {"loop": {"es": "bucle"}}}
+    monkeypatch.setattr(messages, "translations", lambda: words)
+    helps = {str(p.annotation.__metadata__[0].name[0]): p.annotation.__metadata__[0] for p in _parameters(Work)}
+    assert helps["--loop.steps"].help == "pasos [por defecto: 1000]"
+    assert helps["--loop.rate"].help == "rate [por defecto: 0.5]"  # not translated
+    assert helps["--device"].help == "device [por defecto: auto] [valores: auto, cpu]"
+    assert helps["--most"].help == "most" and helps["--out"].help == "where to [obligatorio]"
+    assert helps["--loop.steps"].group[0].name == "loop (bucle)"
+
+
+def test_help_tells_what_holds_when_a_setting_is_not_given():
+    @dataclass
+    class Asked:
+        plain: Annotated[int | None, Unset(3), Doc("plain")] = None
+        model: Annotated[int | None, Unset(4, "decode.else"), Doc("model")] = None
+        none: Annotated[tuple[str, ...] | None, Unset(()), Doc("none")] = None
+
+    helps = [parameter.annotation.__metadata__[0].help for parameter in _parameters(Asked)][:3]
+    assert helps == ["plain [default: 3]", "model [the model's generation_config.json, else 4]", "none"]

@@ -49,7 +49,7 @@ def test_prompts_of_all_kinds_stand_in_their_order(folder, capsys, tmp_path, mon
     (tmp_path / "a.txt").write_text("El año\n\nLuis\n", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text('{"prompt": "Ana"}\n{"text": "Eva"}\n')
     monkeypatch.setattr("sys.stdin", io.StringIO("Inti\n \nSol\n"))
-    files = ["--file", tmp_path / "a.txt", "--file", tmp_path / "b.jsonl", "--file=-"]
+    files = ["--file", tmp_path / "a.txt", "--file", tmp_path / "b.jsonl", "--file", "-"]
     code, out, _ = run(capsys, "--model", folder, "--prompt", "Rosa", *files, "--max-tokens", 2, "--json")
     results = json.loads(out.splitlines()[-1])["results"]
     assert code == 0

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from amauta.base.messages import LANGUAGES
 from amauta.cli import _help_pages
 from amauta.cli._door import Command
 from amauta.cli._flags import flagged, parse, parser
@@ -38,8 +39,11 @@ def loaded_after(code: str) -> set[str]:
     return set(json.loads(out.splitlines()[-1]))
 
 
-def test_help_loads_nothing_heavy():
-    assert loaded_after("from amauta.cli import main; main(['--help'])") == set()
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("words", [["--help"], ["pretrain", "--help"]], ids=" ".join)
+def test_help_loads_nothing_heavy(words: list[str], language: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AMAUTA_LANG", language)
+    assert loaded_after(f"from amauta.cli import main; main({words})") == set()
 
 
 def test_the_package_loads_nothing_heavy():
@@ -47,14 +51,16 @@ def test_the_package_loads_nothing_heavy():
 
 
 def test_the_help_of_every_command_loads_no_torch():
-    loaded = loaded_after("from amauta.cli import _help_pages; _help_pages.page()")
+    loaded = loaded_after("from amauta.cli import _help_pages; _help_pages.page('es')")
     assert not loaded & {"torch", "transformers", "matplotlib", "pyarrow"}
 
 
-def test_help_answers_in_half_a_second():
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_help_answers_in_half_a_second(language: str, monkeypatch: pytest.MonkeyPatch):
     """In seconds of the processor, the best of five: on an idle machine they are the seconds of a clock, and on one
     that is busy with other work (another test, say) they stay the same.
     """
+    monkeypatch.setenv("AMAUTA_LANG", language)
     tries = []
     for _ in range(5):
         before = os.times()
@@ -97,7 +103,7 @@ def test_the_examples_are_understood(name: str, command: Command):
         understood(words)
 
 
-@pytest.mark.parametrize("page", ["README.md"])
+@pytest.mark.parametrize("page", ["README.md", "README.es.md"])
 def test_the_command_lines_of_a_page_are_understood(page: str):
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     lines = [words for block in blocks for words in lines_of(block) if words != ["--help"]]
@@ -106,6 +112,7 @@ def test_the_command_lines_of_a_page_are_understood(page: str):
         understood(words)
 
 
-def test_the_reference_is_up_to_date():
-    page = ROOT / "docs" / "reference" / "commands.md"
-    assert page.read_text(encoding="utf-8") == _help_pages.page(), "run: make help-pages"
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_reference_is_up_to_date(language: str):
+    page = ROOT / "docs" / "reference" / _help_pages.FILES[language]
+    assert page.read_text(encoding="utf-8") == _help_pages.page(language), "run: make help-pages"

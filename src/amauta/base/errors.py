@@ -1,5 +1,8 @@
 """What a user can mend. The text of each error stands in ``base/messages``, in English and in Spanish."""
 
+from functools import partial
+from typing import Any
+
 from amauta.base.messages import say
 
 
@@ -19,6 +22,10 @@ class AmautaError(Exception):
 
     def __str__(self) -> str:
         return say(self.key, **self.fields)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it comes whole out of another process: BaseException would pass the fields by place."""
+        return partial(type(self), self.key, **self.fields), ()
 
 
 class ConfigError(AmautaError):

@@ -22,5 +22,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return say("base.allowed", names=", ".join(known)) if known else ""
 
 
+def one_of(name: str, choices: Iterable[str]) -> str:
+    """A sentence for a value that is none of a few: all of them in their order, and the nearest."""
+    choices = list(choices)
+    close = nearest(name, choices)
+    listed = say("base.allowed", names=", ".join(choices))
+    return f"{listed} {say('base.did-you-mean', name=close)}" if close else listed
+
+
 def _plain(name: str) -> str:
     return name.lower().replace("-", "_")

@@ -5,7 +5,7 @@ from its docstring: the text before ``Examples:`` and, below, the examples as th
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +50,7 @@ class Group:
     """Several commands under one name: ``app = Group("data")``, then ``@app.command("clean", Curate)``."""
 
     name: str
-    commands: dict[str, Command] = field(default_factory=dict[str, Command])
+    commands: MutableMapping[str, Command] = field(default_factory=dict[str, Command])
 
     def command(self, name: str, settings: type, *, show: Show | None = None) -> Callable[[Work], Command]:
         """Register the decorated function as ``amauta GROUP NAME``."""

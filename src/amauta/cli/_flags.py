@@ -5,6 +5,7 @@ Every flag's default is "not given": only what the user wrote reaches ``config.b
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,11 +23,12 @@ from cyclopts.exceptions import (
 )
 
 from amauta.base.errors import ConfigError
-from amauta.base.messages import say
-from amauta.base.names import did_you_mean, nearest
+from amauta.base.messages import say, translated
+from amauta.base.names import nearest, one_of
 from amauta.config import Setting, build, read_toml, settings_of
 
 COMMON = ("config", "json", "debug", "help")
+SHIELD = "\ufdd0"  # a noncharacter: Unicode keeps it for use inside a program, so no text of a user holds it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +43,10 @@ def parse(cls: type, words: Sequence[str], name: str) -> Given:
     """The settings that ``words`` and the file of ``--config`` make; ConfigError names every fault."""
     app = parser(cls, name)
     try:
-        _, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+        _, bound, _ = app.parse_args([_shielded(word) for word in words], exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        raise _translated(error, cls, name) from None
-    given: dict[str, Any] = dict(bound.arguments)
+        raise _complaint(error, cls, name) from None
+    given = {key: _unshielded(value) for key, value in bound.arguments.items()}
     file: Path | None = given.pop("config", None)
     from_file = read_toml(file) if file else {}
     from_flags: dict[str, Any] = {}
@@ -87,11 +89,12 @@ def _parameters(cls: type) -> list[inspect.Parameter]:
     kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     found: list[inspect.Parameter] = []
     for setting in sorted(flagged(cls), key=lambda setting: not setting.positional):
-        section = ".".join(setting.path[:-1]) or say("cli.parameters")
+        section = _section(setting)
         panel = panels.setdefault(section, Panel(section, sort_key=len(panels)))
         flag = Parameter(
             name=_flags(setting, cls), negative=_negatives(setting, cls), help=_help(setting), group=panel,
-            show_default=False, consume_multiple=_is_many(setting.type), converter=_converter(setting.type),
+            show_default=False, show_choices=False, consume_multiple=_is_many(setting.type),
+            converter=_converter(setting.type),
         )  # fmt: skip
         hint = Annotated[Optional[setting.type], flag]  # noqa: UP045 (the type is a value here)
         kind = kinds[0] if setting.positional else kinds[1]
@@ -133,12 +136,25 @@ def _negatives(setting: Setting, cls: type) -> list[str]:
     return [f"--{head}{dot}no-{tail}" for head, dot, tail in heads]
 
 
+def _section(setting: Setting) -> str:
+    """The heading over a setting: its section's name as it stands in flags and files, and what the word means."""
+    name = ".".join(setting.path[:-1])
+    meaning = translated("sections", name, name)
+    return (name if meaning == name else f"{name} ({meaning})") or say("cli.parameters")
+
+
 def _help(setting: Setting) -> str:
-    if setting.default is dataclasses.MISSING:
-        return f"{setting.help} [{say('cli.required')}]"
-    if setting.default is None or setting.default == ():
-        return setting.help
-    return f"{setting.help} [{say('cli.default', value=_shown(setting.default))}]"
+    parts = [translated(setting.owner.__name__, setting.path[-1], setting.help)]
+    value = setting.unset.value if setting.unset else setting.default
+    if value is dataclasses.MISSING:
+        parts.append(f"[{say('cli.required')}]")
+    elif setting.unset and setting.unset.key:
+        parts.append(f"[{say(setting.unset.key, value=_shown(value))}]")
+    elif value is not None and value != ():
+        parts.append(f"[{say('cli.default', value=_shown(value))}]")
+    if setting.choices:
+        parts.append(f"[{say('cli.choices', values=', '.join(setting.choices))}]")
+    return " ".join(parts)
 
 
 def _shown(value: Any) -> str:
@@ -200,7 +216,30 @@ def _put(into: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     into[path[-1]] = value
 
 
-def _translated(error: CycloptsError, cls: type, name: str) -> ConfigError:
+def _shielded(word: str) -> str:
+    """The word with a mark before it if it is a value that begins with a dash: ``-``, ``- x`` or ``-5 °C``.
+
+    cyclopts takes each such word for a flag. Numbers pass by themselves, and must stay without the mark.
+    """
+    try:
+        float(word)
+    except ValueError:
+        return SHIELD + word if re.match(r"-(\s|\d|$)", word) else word
+    return word
+
+
+def _unshielded(value: Any) -> Any:
+    """What was parsed, without the mark of ``_shielded``."""
+    if isinstance(value, str):
+        return value.removeprefix(SHIELD)
+    if isinstance(value, Path):
+        return Path(str(value).removeprefix(SHIELD))
+    if isinstance(value, tuple):
+        return tuple(_unshielded(item) for item in typing.cast(tuple[Any, ...], value))
+    return value
+
+
+def _complaint(error: CycloptsError, cls: type, name: str) -> ConfigError:
     """The catalogue's message for what cyclopts found."""
     flag = error.argument.name if error.argument else ""
     if isinstance(error, UnknownOptionError):
@@ -210,7 +249,7 @@ def _translated(error: CycloptsError, cls: type, name: str) -> ConfigError:
         hint = say("base.did-you-mean", name=close) if close else say("cli.see-help", name=name)
         return ConfigError("cli.unknown-flag", flag=wrong, hint=hint)
     if isinstance(error, CoercionError):
-        value = error.token.value if error.token else "?"
+        value = _unshielded(error.token.value) if error.token else "?"
         setting = next((setting for setting in flagged(cls) if flag in _flags(setting, cls)), None)
         allowed = _allowed(setting.type, value) if setting else str(error)
         return ConfigError("cli.bad-value", flag=flag, value=value, allowed=allowed)
@@ -219,7 +258,8 @@ def _translated(error: CycloptsError, cls: type, name: str) -> ConfigError:
     if isinstance(error, RepeatArgumentError):
         return ConfigError("cli.repeated", flag=error.token.keyword or flag)
     if isinstance(error, UnusedCliTokensError):
-        return ConfigError("cli.extra-words", words=" ".join(error.unused_tokens or []), name=name)
+        words = " ".join(_unshielded(word) for word in error.unused_tokens or [])
+        return ConfigError("cli.extra-words", words=words, name=name)
     return ConfigError("cli.bad-arguments", reason=error, name=name)
 
 
@@ -227,9 +267,7 @@ def _allowed(hint: Any, value: str) -> str:
     """What a value of the type may be, in words, with the nearest name for a choice."""
     bare = _without_none(hint)
     if get_origin(bare) is Literal:
-        choices = [str(choice) for choice in get_args(bare)]
-        close = nearest(value, choices)
-        return did_you_mean("", choices) + (" " + say("base.did-you-mean", name=close) if close else "")
+        return one_of(value, [str(choice) for choice in get_args(bare)])
     if get_origin(bare) is tuple:
         bare = get_args(bare)[0]
     words = {int: say("cli.a-whole-number"), float: say("cli.a-number"), bool: say("cli.a-truth-value")}

@@ -1,28 +1,43 @@
-"""The reference of all commands as one Markdown page, made from the same help that the terminal shows.
+"""The reference of all commands as a Markdown page a language, made from the same help that the terminal shows.
 
-``python -m amauta.cli._help_pages FILE`` writes it (``make help-pages``); a test compares the committed page with it.
+``python -m amauta.cli._help_pages FOLDER`` writes them (``make help-pages``); a test compares the committed pages.
 """
 
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
+from amauta.base.messages import say
 from amauta.cli._door import Command
 from amauta.cli._root import Page, command_page, found, group_page, load, root_page, show_help
 from amauta.runs import write_atomically
 
 WIDTH = 100
+FILES = {"en": "commands.md", "es": "ordenes.md"}
 
 
-def page() -> str:
-    """The whole reference; the same text on every machine."""
-    parts = ["# Commands\n\nMade by `make help-pages` from the settings classes and docstrings; do not edit.\n"]
-    parts += [f"## {title}\n\n```text\n{_drawn(one)}\n```\n" for title, one in _pages()]
+def page(language: str) -> str:
+    """The whole reference in one language; the same text on every machine."""
+    with _speaking(language):
+        parts = [say("cli.page") + "\n"]
+        parts += [f"## {title}\n\n```text\n{_drawn(one)}\n```\n" for title, one in _pages()]
     return "\n".join(parts)
+
+
+@contextmanager
+def _speaking(language: str) -> Generator[None, None, None]:
+    before = os.environ.get("AMAUTA_LANG")
+    os.environ["AMAUTA_LANG"] = language
+    try:
+        yield
+    finally:
+        del os.environ["AMAUTA_LANG"]
+        os.environ |= {} if before is None else {"AMAUTA_LANG": before}
 
 
 def _pages() -> Iterator[tuple[str, Page]]:
@@ -45,12 +60,9 @@ def _drawn(one: Page) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page to the file that is named, or to stdout."""
-    os.environ["AMAUTA_LANG"] = "en"
-    if arguments:
-        write_atomically(Path(arguments[0]), page())
-    else:
-        print(page(), end="")
+    """Write the pages into the folder that is named."""
+    for language, name in FILES.items():
+        write_atomically(Path(arguments[0]) / name, page(language))
     return 0
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amauta.base.errors import AmautaError, ConfigError
-from amauta.base.messages import say
+from amauta.base.messages import say, translated
 from amauta.base.names import did_you_mean
 from amauta.cli._door import Command, Group
 
@@ -100,16 +100,14 @@ def load(name: str) -> Command | Group:
 
 def root_page() -> Page:
     """The list of all commands. No command's file is imported: its docstring's first line is read from the text."""
-    lines = {name: (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "") for name, file in
-             found().items()}  # fmt: skip
-    return _list_page("amauta", say("cli.about"), {n: text.partition("\n")[0] for n, text in lines.items()})
+    return _list_page("amauta", say("cli.about"), {name: _about(name).partition("\n")[0] for name in found()})
 
 
 def group_page(group: Group) -> Page:
     """The list of the commands of one group."""
-    text = import_module(f"amauta.cli.{group.name.replace('-', '_')}").__doc__ or ""
-    lines = {name: command.summary for name, command in group.commands.items()}
-    return _list_page(f"amauta {group.name}", text.strip(), lines)
+    lines = {sub: _help(command, f"{group.name} {sub}") for sub, command in group.commands.items()}
+    about = {sub: text.partition("\n")[0] for sub, text in lines.items()}
+    return _list_page(f"amauta {group.name}", _about(group.name), about)
 
 
 def command_page(command: Command, name: str) -> Page:
@@ -117,7 +115,8 @@ def command_page(command: Command, name: str) -> Page:
     from amauta.cli._flags import parser
 
     examples = "\n".join([say("cli.examples"), *(f"  {line}" for line in command.examples.splitlines())])
-    return Page(parser(command.settings, f"amauta {name}", command.help), examples if command.examples else "")
+    text = _help(command, name)
+    return Page(parser(command.settings, f"amauta {name}", text), examples if command.examples else "")
 
 
 def show_help(page: Page, console: "Console | None" = None) -> None:
@@ -128,6 +127,16 @@ def show_help(page: Page, console: "Console | None" = None) -> None:
     page.app.help_print([], console=console)
     if page.foot:
         console.print(f"\n{page.foot}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _about(name: str) -> str:
+    """The docstring of a command's file, in the user's language."""
+    english = ast.get_docstring(ast.parse(found()[name].read_text(encoding="utf-8"))) or ""
+    return translated("files", name, english)
+
+
+def _help(command: Command, name: str) -> str:
+    return translated("commands", name, command.help)
 
 
 def _list_page(name: str, text: str, lines: dict[str, str]) -> Page:
@@ -141,7 +150,7 @@ def _list_page(name: str, text: str, lines: dict[str, str]) -> Page:
     )  # fmt: skip
     for command, line in lines.items():
         page.command(App(name=command, help=line, help_format="plaintext", help_flags=[], version_flags=[]))
-    return Page(page, say("cli.more-help", name=f"{name} COMMAND"))
+    return Page(page, say("cli.more-help", name=name))
 
 
 def _execute(command: Command, name: str, words: Sequence[str]) -> int:

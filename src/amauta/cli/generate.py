@@ -25,7 +25,7 @@ class Generate:
     prompt: Annotated[tuple[str, ...], Doc("a text to continue; may be given several times")] = ()
     file: Annotated[
         tuple[str, ...],
-        Doc("prompts: .txt (one a line), .jsonl, .json, .parquet with a field prompt or text; --file=- reads stdin"),
+        Doc("prompts: .txt (one a line), .jsonl, .json, .parquet with a field prompt or text; --file - reads stdin"),
     ] = ()
     out: Annotated[Path | None, Doc("write the results here, one JSON object a line")] = None
     batch: Annotated[int, Ge(1), Doc("prompts worked on at a time")] = 32
@@ -52,7 +52,7 @@ def generate(settings: Generate) -> dict[str, Any]:
       amauta generate --model runs/demo --prompt "Rosa is" --max-tokens 40 --temperature 0
       amauta generate --model runs/demo/model --prompt "Rosa" --prompt "Luis" --top-p 0.9 --seed 7 --json
       amauta generate --model runs/demo --file prompts.jsonl --out answers.jsonl
-      echo "La tejedora vende" | amauta generate --model runs/demo --file=-
+      echo "La tejedora vende" | amauta generate --model runs/demo --file -
     """
     from amauta.base.errors import ConfigError
 

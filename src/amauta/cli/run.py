@@ -1,6 +1,7 @@
 """Run a recipe: a whole road of commands, from data to a model, kept and gone on with."""
 
-from collections.abc import Sequence
+from collections import UserDict
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,16 +15,22 @@ from amauta.recipes.recipe import Recipe, in_language, names, read
 OWN = ("dir", "set")  # settings of every recipe; the others are its inputs
 
 
-class Recipes(dict[str, Command]):
-    """The recipes of the package by name, and those of the user by the path of their TOML file."""
+class Recipes(UserDict[str, Command]):
+    """The recipes of the package by name, and those of the user by the path of their TOML file.
 
-    def __init__(self) -> None:
-        super().__init__({name: _command(read(name)) for name in names()})
+    Each is read when it is asked for, so that its help is in the language that holds then.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(names())
+
+    def __len__(self) -> int:
+        return len(names())
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or (isinstance(name, str) and name.endswith(".toml"))
+        return isinstance(name, str) and (name in names() or name.endswith(".toml"))
 
-    def __missing__(self, name: str) -> Command:
+    def __getitem__(self, name: str) -> Command:
         return _command(read(name))
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 from annotated_types import Ge, Gt, Le
 from typing_extensions import Doc
 
+from amauta.config import Unset
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -75,13 +77,8 @@ def _unset_fields() -> list[tuple[str, Any, Any]]:
     hints = get_type_hints(Sampling, include_extras=True)
     for field in dataclasses.fields(Sampling):
         bare, *notes = get_args(hints[field.name])
-        limits = [note for note in notes if not isinstance(note, Doc)]
-        text = next(note.documentation for note in notes if isinstance(note, Doc))
-        default = "none" if field.default == () else field.default
-        if field.name in GENERATION_CONFIG.values():
-            default = f"the model's generation_config.json, else {default}"
-        notes = [*limits, Doc(f"{text} [{default}]")]
-        made.append((field.name, Annotated[(bare | None, *notes)], dataclasses.field(default=None)))
+        unset = Unset(field.default, "decode.else" if field.name in GENERATION_CONFIG.values() else None)
+        made.append((field.name, Annotated[(bare | None, *notes, unset)], dataclasses.field(default=None)))
     return made
 
 

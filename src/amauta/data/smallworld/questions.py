@@ -13,11 +13,15 @@ TONES = ("polite", "neutral", "rude")
 Row = dict[str, Any]
 
 
-def split_facts(world: World, seed: int) -> tuple[list[Fact], list[Fact]]:
-    """(facts that training may ask, facts that it never asks): one held out of each person and of every other village.
+TAUGHT = 2  # asked facts that must have a held-out fact's value
 
-    Nobody is held out whole, and of every attribute that two subjects have at least one fact stays. A marriage goes
-    with both of its subjects.
+
+def split_facts(world: World, seed: int) -> tuple[list[Fact], list[Fact]]:
+    """(facts that training may ask, facts that it never asks): one held out of each subject where one can be.
+
+    What is unseen is the fact and not the word: a value is held out only while ``TAUGHT`` other subjects (of the same
+    gender, since Spanish words change with it) are asked and have it; a person's name, which stands in many answers,
+    needs none. Nobody is held out whole. A marriage goes with both of its subjects.
     """
     random = Random(derive(seed, "smallworld", "split"))
     common = [fact for fact in world.facts if not world.is_reserved(fact)]
@@ -26,15 +30,32 @@ def split_facts(world: World, seed: int) -> tuple[list[Fact], list[Fact]]:
     random.shuffle(people)
     random.shuffle(places)
     for number, name in enumerate([*people, *places[::2]]):
+        if any(row.id in held for row in common if row.subject == name):
+            continue
         mine = list(world.people[name].values) if name in world.people else list(VILLAGE_ATTRIBUTES)
         for step in range(len(mine)):
             attribute = mine[(number + step) % len(mine)]
             fact = next(fact for fact in common if (fact.subject, fact.attribute) == (name, attribute))
-            left = {row.id for row in common if row.attribute == attribute and row.id not in held}
-            if len(left - {fact.id}) > 0 and not any(row.id in held for row in common if row.subject == name):
+            if _may_be_held(fact, common, held | {fact.id}, world):
                 held.add(fact.id)
                 break
     return [fact for fact in common if fact.id not in held], [fact for fact in common if fact.id in held]
+
+
+def _may_be_held(fact: Fact, common: list[Fact], held: set[str], world: World) -> bool:
+    """Whether the asked facts still teach the attribute and the value of every held-out one when ``held`` are."""
+    asked = [row for row in common if row.id not in held]
+    for one in (row for row in common if row.id in held and row.attribute == fact.attribute):
+        like = [row for row in asked if row.attribute == one.attribute]
+        if one.value not in world.people:
+            like = [row for row in like if row.value == one.value and _gender(row, world) == _gender(one, world)]
+        if len(like) < (1 if one.value in world.people else TAUGHT):
+            return False
+    return True
+
+
+def _gender(fact: Fact, world: World) -> bool | None:
+    return world.people[fact.subject].female if fact.subject in world.people else None
 
 
 class Questions:
