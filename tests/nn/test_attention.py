@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from amauta.nn.attention import attend, attend_by_definition, causal, causal_within_documents, up_to
+from amauta.nn.attention import (
+    _attend_in_products,
+    attend,
+    attend_by_definition,
+    causal,
+    causal_within_documents,
+    up_to,
+)
 
 
 @pytest.mark.parametrize("groups", [4, 2, 1])
@@ -15,6 +22,7 @@ def test_fast_equals_the_equation(groups: int):
     for mask in (causal(7, q.device), causal_within_documents(documents)):
         wanted, weights = attend_by_definition(q, k, v, mask)
         torch.testing.assert_close(attend(q, k, v, mask), wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(_attend_in_products(q, k, v, mask), wanted, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 7))
         assert not weights.masked_select(~mask.expand_as(weights)).any()
 

@@ -72,7 +72,7 @@ class Spec(Shape):
 NAMED: dict[str, dict[str, Any]] = {
     # for a laptop's processor; vocabulary and context come from the tokenizer and the run
     "nano": {"width": 128, "layers": 4, "heads": 4, "qk_norm": True},
-    "demo": {"width": 192, "layers": 6, "heads": 6, "kv_heads": 3, "qk_norm": True},
+    "demo": {"width": 192, "layers": 4, "heads": 3, "feedforward": 768, "qk_norm": True},
     "mini": {"width": 384, "layers": 6, "heads": 6, "feedforward": 1024},
     "small": {"width": 512, "layers": 8, "heads": 8, "qk_norm": True},
     # published

@@ -30,13 +30,27 @@ def up_to(positions: Tensor, span: int) -> Tensor:
     return torch.arange(span, device=positions.device) <= positions[:, None, :, None]
 
 
+SHORT = 512  # keys up to which a compiled product beats the fused kernel on a processor (benchmarks/pretrain.py)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """``softmax(q kᵀ / √K + mask) v``: q (B, T, H, K), k and v (B, S, G, K), mask (B, 1, T, S) → (B, T, H·K)."""
     heads, groups = q.shape[2], k.shape[2]
+    if torch.compiler.is_compiling() and q.device.type == "cpu" and k.shape[1] <= SHORT:
+        return _attend_in_products(q, k, v, mask)
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, enable_gqa=heads != groups
     )  # (B, H, T, K)
     return out.transpose(1, 2).flatten(2)
+
+
+def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """The same in two matrix products; what stands between them becomes one loop when it is compiled."""
+    share = q.shape[2] // k.shape[2]
+    q, k, v = q.transpose(1, 2), *(x.repeat_interleave(share, dim=2).transpose(1, 2) for x in (k, v))
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, T, S)
+    weights = scores.float().masked_fill(~mask, -torch.inf).softmax(dim=-1).to(v.dtype)
+    return (weights @ v).transpose(1, 2).flatten(2)
 
 
 def attend_by_definition(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

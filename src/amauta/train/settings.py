@@ -74,8 +74,8 @@ class Sft:
     too_long: Annotated[TooLong, Doc(TOO_LONG)] = "drop"
     prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after")] = ()
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
-    loop: Loop = field(default_factory=lambda: Loop(epochs=2.0))
-    optim: Optim = field(default_factory=lambda: Optim(lr=1e-3, matrix_lr=5e-3, weight_decay=0.0))
+    loop: Loop = field(default_factory=lambda: Loop(rows=8, epochs=3.0))
+    optim: Optim = field(default_factory=lambda: Optim(optimizer="adamw", lr=3e-4))
 
 
 @dataclass(frozen=True)
@@ -93,5 +93,5 @@ class Prefer:
     too_long: Annotated[TooLong, Doc(TOO_LONG)] = "drop"
     prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after")] = ()
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
-    loop: Loop = field(default_factory=Loop)
+    loop: Loop = field(default_factory=lambda: Loop(rows=8))
     optim: Optim = field(default_factory=lambda: Optim(optimizer="adamw", lr=1e-4, weight_decay=0.0))
