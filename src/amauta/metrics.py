@@ -84,6 +84,11 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def newest(path: Path, name: str) -> Any:
+    """The newest value of ``name`` in a journal, or None."""
+    return next((row[name] for row in reversed(read(path)) if name in row), None)
+
+
 def plain(value: Any) -> Any:
     """``value`` as JSON can hold it: paths as text, array and tensor values as numbers and lists, NaN and ±inf null."""
     if isinstance(value, dict):

@@ -58,7 +58,7 @@ def sequence_logprobs(
         batch = batch.to(model.device)
         with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
             found = batch_logprobs(model, batch, dtype=autocast)
-        by_piece = piece_sums(found.double(), batch.documents, max(map(len, batch.units))).cpu().numpy()
+        by_piece = piece_sums(found.cpu().double(), batch.documents.cpu(), max(map(len, batch.units))).numpy()
         for r, units in enumerate(batch.units):
             for k, unit in enumerate(units):
                 sums[owner[unit]] += by_piece[r, k]

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,19 @@ def test_killed_in_the_middle_and_resumed_is_bit_equal(tiny: Tiny):
     assert "going on after step" in done.stderr
     assert equal(weights(tiny, "whole"), weights(tiny, "killed"))
     assert losses(tiny, "whole") == losses(tiny, "killed")
+
+
+def test_stopped_between_the_last_step_and_the_model(tiny: Tiny):
+    changes = {"heldout": [str(tiny.folder / "text.jsonl")]}
+    first = pretrain(tiny.pretrain("a", **changes))
+    kept, run = weights(tiny, "a"), Run(tiny.folder / "a")
+    shutil.rmtree(run.model)
+    run.result.unlink()
+    again = pretrain(tiny.pretrain("a", loop={"resume": True}, **changes))
+    assert equal(kept, weights(tiny, "a"))
+    assert {name: again[name] for name in ("loss", "bits_per_byte", "steps")} == {
+        name: first[name] for name in ("loss", "bits_per_byte", "steps")
+    }
 
 
 def test_a_run_is_not_overwritten_nor_gone_on_with_by_other_settings(tiny: Tiny):

@@ -28,7 +28,7 @@ from amauta.base.messages import say
 from amauta.base.seeds import derive
 from amauta.data.batches import Batch
 from amauta.device import Device, matmul_peak
-from amauta.metrics import Journal, console, plain, progress
+from amauta.metrics import Journal, console, newest, plain, progress
 from amauta.optim.groups import Optimizers
 from amauta.optim.schedules import factor
 from amauta.optim.settings import Optim
@@ -99,9 +99,9 @@ def train(run: Run, work: Work, settings: Loop, optim: Optim) -> dict[str, Any]:
                     meter.pause()
                 if stop.is_set() and not last:
                     raise Interrupted("train.interrupted", step=step + 1, steps=work.steps, folder=run.folder)
-                final = values
-    summary = {"steps": work.steps, "loss": final["loss"], **figures} if done < work.steps else figures
-    return summary | meter.totals()
+    if done == work.steps and work.evaluate is not None:  # stopped after its last step and before its model was kept
+        figures = work.evaluate()
+    return {"steps": work.steps, "loss": newest(run.metrics, "loss"), **figures} | meter.totals()
 
 
 def _one_step(

@@ -143,8 +143,8 @@ class Questions:
         world = self.world
         if fact.attribute in ("spouse", "mother", "father"):
             female = world.people[fact.value].female
-            pool = [name for name in world.common_people
-                    if world.people[name].female == female and name != fact.subject]  # fmt: skip
+            others = [name for name in world.common_people if name not in (fact.subject, fact.value)]
+            pool = [name for name in others if world.people[name].female == female] or others
         elif fact.attribute == "village":
             pool = world.common_villages
         elif fact.attribute == "age":

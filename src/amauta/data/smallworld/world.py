@@ -27,7 +27,7 @@ class SmallWorld:
     documents: Annotated[int, Gt(0), Doc("training documents")] = 30_000
     heldout_documents: Annotated[int, Gt(0), Doc("held-out documents of the same world")] = 400
     dialogues: Annotated[int, Gt(0), Doc("training dialogues about facts")] = 6_000
-    heldout_dialogues: Annotated[int, Gt(0), Doc("held-out questions about facts that training never asks")] = 240
+    heldout_dialogues: Annotated[int, Gt(0), Doc("held-out questions about facts that training never asks")] = 200
     arithmetic: Annotated[int, Gt(0), Doc("training dialogues with worked sums")] = 1_500
     heldout_arithmetic: Annotated[int, Gt(0), Doc("held-out sums")] = 100
     preferences: Annotated[int, Gt(0), Doc("training preference pairs")] = 2_000
