@@ -65,6 +65,7 @@ def stopping_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: int) -> 
         found = real(*args, **kwargs)
         if next(count) == steps:
             os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # as from a terminal and from the program that started us
         return found
 
     monkeypatch.setattr(loop, "_one_step", one_step)

@@ -9,7 +9,6 @@ draws from a generator seeded by the step. So the weights after a resume are tho
 bit on a CPU.
 """
 
-import json
 import math
 import signal
 import threading
@@ -28,11 +27,11 @@ from amauta.base.messages import say
 from amauta.base.seeds import derive
 from amauta.data.batches import Batch
 from amauta.device import Device, matmul_peak
-from amauta.metrics import Journal, console, newest, plain, progress
+from amauta.metrics import Journal, console, newest, progress
 from amauta.optim.groups import Optimizers
 from amauta.optim.schedules import factor
 from amauta.optim.settings import Optim
-from amauta.runs import Run, write_atomically
+from amauta.runs import Run
 from amauta.train.settings import Loop
 
 Step = Callable[[nn.Module, Batch], tuple[Tensor, int, dict[str, float]]]
@@ -220,15 +219,23 @@ def _save(run: Run, work: Work, optimizers: Optimizers, step: int, settings: Loo
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once."""
-    asked = threading.Event()
+    """An event that the first Ctrl-C or SIGTERM sets; a second one stops at once.
+
+    One Ctrl-C may reach a process twice, from the terminal and from the program that started it: what comes within a
+    second of the first is the same.
+    """
+    asked, first = threading.Event(), 0.0
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
     def ask(number: int, frame: Any) -> None:
+        nonlocal first
         if asked.is_set():
-            raise KeyboardInterrupt
+            if time.monotonic() - first > 1.0:
+                raise KeyboardInterrupt
+            return
+        first = time.monotonic()
         asked.set()
         console.print(say("train.stopping"), markup=False, soft_wrap=True)
 
@@ -238,9 +245,3 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def finish(run: Run, result: dict[str, Any]) -> dict[str, Any]:
-    """Keep what the run returned: the mark of a finished run."""
-    write_atomically(run.result, json.dumps(plain(result), indent=1) + "\n")
-    return result

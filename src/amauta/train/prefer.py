@@ -6,7 +6,6 @@ before the first step, and no second model is held.
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,23 +15,19 @@ from torch import Tensor, nn
 from amauta.base.errors import ConfigError
 from amauta.base.messages import say
 from amauta.base.names import did_you_mean
-from amauta.config import to_dict
 from amauta.data.batches import Batch, Listed, Piece
 from amauta.data.read import read
 from amauta.device import Device
-from amauta.hub import find_model
 from amauta.losses.preference import PREFERENCE_LOSSES
 from amauta.metrics import console
-from amauta.models import count, exchange
+from amauta.models import count
 from amauta.models.transformer import Transformer
 from amauta.score import batch_logprobs, piece_sums, sequence_logprobs
-from amauta.tokenize.chat import render
-from amauta.tokenize.tokenizer import Tokenizer
 from amauta.train.dialogues import Prepared, prepare_preferences
-from amauta.train.loop import Step, Work, finish, train
-from amauta.train.preflight import check_model, check_units
+from amauta.train.loop import Step, Work, train
+from amauta.train.preflight import check_units
 from amauta.train.settings import Prefer
-from amauta.train.start import lineage, open_run, prepare, publish, sampler, stream_and_steps
+from amauta.train.start import conclude, load_base, open_run, questions, sampler, stream_and_steps
 
 Loss = Callable[..., Tensor]
 
@@ -47,12 +42,8 @@ def prefer(settings: Prefer) -> dict[str, Any]:
     run, finished = open_run(settings, settings.loop, settings.out)
     if finished is not None:
         return finished
-    device, loop = prepare(settings.loop)
-    parent = find_model(settings.model)
-    tokenizer = Tokenizer.load(parent)
-    model = exchange.load(parent, device=device.device)
-    length = settings.length or model.spec.context
-    check_model(model, length, model.spec.context)
+    base = load_base(settings.model, settings.length, settings.loop)
+    tokenizer, model, length, device, loop = base.tokenizer, base.model, base.length, base.device, base.loop
 
     def prepared(patterns: tuple[str, ...]) -> Prepared:
         made = prepare_preferences(
@@ -76,9 +67,6 @@ def prefer(settings: Prefer) -> dict[str, Any]:
         figures = _figures(logprobs(heldout.units), heldout_reference, settings.beta)
         return {f"heldout_{name}": value / len(heldout.units) for name, value in figures.items()}
 
-    prompts = [
-        (text, render(tokenizer, [{"role": "user", "content": text}], reply=True).ids) for text in settings.prompts
-    ]
     work = Work(
         model=model,
         step=preference_step(loss, reference if needs_reference else None, reference, settings.beta, device),
@@ -89,12 +77,11 @@ def prefer(settings: Prefer) -> dict[str, Any]:
         splits=model.packed_rows(),
         describe=made.describe,
         evaluate=evaluate if heldout else None,
-        sample=sampler(model, tokenizer, prompts),
+        sample=sampler(model, tokenizer, questions(tokenizer, settings.prompts)),
     )
     result = {**train(run, work, loop, settings.optim), **made.counts()}
-    files: list[Path] = read(settings.preferences).files
-    card = {"stage": "prefer", "settings": to_dict(settings), "figures": result, **lineage(parent, files)}
-    return finish(run, {**result, "model": str(publish(run, model, tokenizer, card))})
+    files = read(settings.preferences).files
+    return conclude(run, settings, model, tokenizer, result, parent=base.parent, files=files)
 
 
 def choose_loss(settings: Prefer) -> tuple[Loss, bool]:

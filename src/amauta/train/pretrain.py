@@ -13,7 +13,6 @@ from amauta.base.errors import ModelError
 from amauta.base.messages import say
 from amauta.base.seeds import derive
 from amauta.bits import measure
-from amauta.config import to_dict
 from amauta.data import store
 from amauta.data.batches import Batch, Piece, Stored
 from amauta.data.read import Reader, read
@@ -28,10 +27,10 @@ from amauta.models.transformer import Transformer
 from amauta.runs import Run
 from amauta.score import sequence_logprobs
 from amauta.tokenize.tokenizer import Tokenizer
-from amauta.train.loop import Step, Work, finish, train
+from amauta.train.loop import Step, Work, train
 from amauta.train.preflight import check_model, check_units
 from amauta.train.settings import Pretrain
-from amauta.train.start import lineage, open_run, prepare, publish, sampler, stream_and_steps
+from amauta.train.start import conclude, open_run, prepare, sampler, stream_and_steps
 
 ENCODED_AT_ONCE = 1024  # documents
 
@@ -84,8 +83,7 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
         "skipped": reader.skipped,
     }
     parent = None if settings.start is None else find_model(settings.start)
-    card = {"stage": "pretrain", "settings": to_dict(settings), "figures": result, **lineage(parent, reader.files)}
-    return finish(run, {**result, "model": str(publish(run, model, tokenizer, card))})
+    return conclude(run, settings, model, tokenizer, result, parent=parent, files=reader.files)
 
 
 def causal_step(device: Device, *, z_loss: float = 0.0, compiled: bool = False) -> Step:

@@ -2,23 +2,18 @@
 (Ouyang et al. 2022, arXiv 2203.02155, section 3.5). Dialogues are packed; they cannot see each other.
 """
 
-from pathlib import Path
 from typing import Any
 
-from amauta.config import to_dict
 from amauta.data.batches import Listed
 from amauta.data.read import read
-from amauta.hub import find_model
-from amauta.models import count, exchange
+from amauta.models import count
 from amauta.score import sequence_logprobs
-from amauta.tokenize.chat import render
-from amauta.tokenize.tokenizer import Tokenizer
 from amauta.train.dialogues import Prepared, prepare_dialogues
-from amauta.train.loop import Work, finish, train
-from amauta.train.preflight import check_model, check_units
+from amauta.train.loop import Work, train
+from amauta.train.preflight import check_units
 from amauta.train.pretrain import causal_step
 from amauta.train.settings import Sft
-from amauta.train.start import lineage, open_run, prepare, publish, sampler, stream_and_steps
+from amauta.train.start import conclude, load_base, open_run, questions, sampler, stream_and_steps
 
 
 def sft(settings: Sft) -> dict[str, Any]:
@@ -29,12 +24,8 @@ def sft(settings: Sft) -> dict[str, Any]:
     run, finished = open_run(settings, settings.loop, settings.out)
     if finished is not None:
         return finished
-    device, loop = prepare(settings.loop)
-    parent = find_model(settings.model)
-    tokenizer = Tokenizer.load(parent)
-    model = exchange.load(parent, device=device.device)
-    length = settings.length or model.spec.context
-    check_model(model, length, model.spec.context)
+    base = load_base(settings.model, settings.length, settings.loop)
+    tokenizer, model, length, device, loop = base.tokenizer, base.model, base.length, base.device, base.loop
 
     def prepared(patterns: tuple[str, ...]) -> Prepared:
         made = prepare_dialogues(
@@ -56,9 +47,6 @@ def sft(settings: Sft) -> dict[str, Any]:
         )  # fmt: skip
         return {"heldout_loss": -float(sums.sum()) / sum(int(piece.loss.sum()) for piece in pieces)}
 
-    prompts = [
-        (text, render(tokenizer, [{"role": "user", "content": text}], reply=True).ids) for text in settings.prompts
-    ]
     work = Work(
         model=model,
         step=causal_step(device, compiled=loop.compile),
@@ -69,9 +57,8 @@ def sft(settings: Sft) -> dict[str, Any]:
         splits=model.packed_rows(),
         describe=made.describe,
         evaluate=evaluate if heldout else None,
-        sample=sampler(model, tokenizer, prompts),
+        sample=sampler(model, tokenizer, questions(tokenizer, settings.prompts)),
     )
     result = {**train(run, work, loop, settings.optim), **made.counts()}
-    files: list[Path] = read(settings.dialogues).files
-    card = {"stage": "sft", "settings": to_dict(settings), "figures": result, **lineage(parent, files)}
-    return finish(run, {**result, "model": str(publish(run, model, tokenizer, card))})
+    files = read(settings.dialogues).files
+    return conclude(run, settings, model, tokenizer, result, parent=base.parent, files=files)

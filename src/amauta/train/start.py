@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ from amauta.data.records import Row
 from amauta.decode.sample import generate
 from amauta.decode.settings import Sampling
 from amauta.device import Device, compiler, pick, threads
+from amauta.hub import find_model
 from amauta.metrics import console, plain
 from amauta.models import exchange
 from amauta.models.transformer import Transformer
 from amauta.runs import Run, aside, digest, replace_folder, write_atomically
+from amauta.tokenize.chat import render
 from amauta.tokenize.tokenizer import Tokenizer
+from amauta.train.preflight import check_model
 from amauta.train.settings import Loop
 
 SAMPLE_TOKENS = 64
@@ -48,6 +51,33 @@ def open_run(settings: Any, loop: Loop, out: Path) -> tuple[Run, dict[str, Any] 
         console.print(say("train.finished", folder=out), markup=False, soft_wrap=True)
         return run, json.loads(run.result.read_text(encoding="utf-8"))
     return run, None
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model to go on from, ready to be trained."""
+
+    parent: Path
+    tokenizer: Tokenizer
+    model: Transformer
+    length: int  # tokens of a row
+    device: Device
+    loop: Loop
+
+
+def load_base(name: str, length: int | None, loop: Loop) -> Base:
+    """The model called ``name`` on the device of the loop, checked, with its tokenizer and the length of a row."""
+    device, loop = prepare(loop)
+    parent = find_model(name)
+    model = exchange.load(parent, device=device.device)
+    length = length or model.spec.context
+    check_model(model, length, model.spec.context)
+    return Base(parent, Tokenizer.load(parent), model, length, device, loop)
+
+
+def questions(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Questions to sample answers to: each with its ids as the user's first turn."""
+    return [(text, render(tokenizer, [{"role": "user", "content": text}], reply=True).ids) for text in texts]
 
 
 def prepare(loop: Loop) -> tuple[Device, Loop]:
@@ -104,19 +134,39 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"bos_token_id": tokenizer.begin, "eos_token_id": list(tokenizer.stops), "pad_token_id": tokenizer.pad}
 
 
-def publish(run: Run, model: Transformer, tokenizer: Tokenizer, card: dict[str, Any]) -> Path:
-    """Write the finished model's folder: weights, tokenizer, card. It appears whole or not at all."""
+def conclude(
+    run: Run,
+    settings: Any,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    result: dict[str, Any],
+    *,
+    parent: Path | None,
+    files: Sequence[Path],
+) -> dict[str, Any]:
+    """Write the finished model's folder (weights, tokenizer, card) whole or not at all, then what the run returns.
+
+    The stage that the card names is that of the settings; the result's file is the mark of a finished run.
+    """
     made = aside(run.model)
+    card = {
+        "stage": type(settings).__name__.lower(),
+        "made_by": f"amauta {__version__}",
+        "torch": torch.__version__,
+        "settings": config.to_dict(settings),
+        "figures": result,
+        **lineage(parent, files),
+    }
     try:
-        model.eval()
-        exchange.save(model, made, special=special_ids(tokenizer))
+        exchange.save(model.eval(), made, special=special_ids(tokenizer))
         tokenizer.save(made, max_length=model.spec.context)
-        card = {"made_by": f"amauta {__version__}", "torch": torch.__version__, **card}
         write_atomically(made / "card.json", json.dumps(plain(card), indent=1, ensure_ascii=False) + "\n")
         replace_folder(made, run.model)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return run.model
+    result = {**result, "model": str(run.model)}
+    write_atomically(run.result, json.dumps(plain(result), indent=1) + "\n")
+    return result
 
 
 def lineage(parent: Path | None, files: Sequence[Path]) -> dict[str, Any]:
