@@ -66,6 +66,14 @@ def test_a_stream_goes_on_from_its_state(stored: Stored):
             assert torch.equal(found.ids, wanted.ids) and torch.equal(found.targets, wanted.targets)
 
 
+def test_any_batch_of_the_past_is_found_again(stored: Stored):
+    stream, again = (PackedBatches(stored, rows=4, length=12, seed=3) for _ in range(2))
+    for step in range(25):
+        wanted = next(stream)
+        again.seek(step)
+        assert torch.equal(next(again).ids, wanted.ids)
+
+
 def test_seed_and_epoch_change_the_order_and_nothing_else(stored: Stored):
     stream = PackedBatches(stored, rows=4, length=12, seed=3)
     orders = [stream.plan(0), stream.plan(1), PackedBatches(stored, rows=4, length=12, seed=4).plan(0)]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from amauta import config, metrics
-from amauta.base.errors import Interrupted, RunError
+from amauta.base.errors import DataError, Interrupted, RunError
 from amauta.models.exchange import WEIGHTS
 from amauta.runs import Run
 from amauta.train import loop
@@ -129,6 +129,14 @@ def test_a_run_is_not_overwritten_nor_gone_on_with_by_other_settings(tiny: Tiny)
         pretrain(tiny.pretrain("a", loop={"resume": True, "rows": 5}, optim={"lr": 0.5}))
     again = pretrain(tiny.pretrain("a", loop={"resume": True}))
     assert again["loss"] == first["loss"]
+
+
+def test_a_try_that_failed_on_its_input_does_not_stand_in_the_way(tiny: Tiny):
+    bad = tiny.file("bad.jsonl", [{"text": "red"}, {"txt": "blue"}])
+    with pytest.raises(DataError, match=r"bad\.jsonl"):
+        pretrain(tiny.pretrain("a", text=[bad]))
+    pretrain(tiny.pretrain("a", loop={"steps": 2}))
+    assert Run(tiny.folder / "a").model.exists()
 
 
 def test_the_config_file_reruns_the_run(tiny: Tiny):

@@ -161,6 +161,13 @@ class PackedBatches:
         # a last batch of an epoch may be short: empty rows keep the shape, so that compiled code serves it too
         return collate(self.units, taken + [[]] * (self.rows - len(taken)), self.length)
 
+    def seek(self, batches: int) -> None:
+        """Stand where ``batches`` batches have been taken from the beginning."""
+        self.epoch, self.row = 0, batches * self.rows
+        while self.row >= len(self.plan(self.epoch)):
+            self.row -= len(self.plan(self.epoch))
+            self.epoch += 1
+
     def state(self) -> dict[str, Any]:
         """What must be kept to go on from here."""
         return {"epoch": self.epoch, "row": self.row}

@@ -38,8 +38,9 @@ def open_run(settings: Any, loop: Loop, out: Path) -> tuple[Run, dict[str, Any] 
     Raises RunError when the folder holds a run and ``--resume`` was not given, or one with other settings (named).
     """
     run = Run(out)
-    if not run.config.exists():
+    if not run.metrics.exists():  # no step was taken here: at most, a try that failed on its input
         out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(run.tokens("train"), ignore_errors=True)
         write_atomically(run.config, config.to_toml(settings))
         return run, None
     if not loop.resume:

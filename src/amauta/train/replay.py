@@ -1,0 +1,138 @@
+"""What a step of a training run saw: its rows, which of their tokens carried a loss, and that loss.
+
+Batches are a function of seed and step, so nothing had to be kept for this but the run's settings and its data.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Gt
+from typing_extensions import Doc
+
+from amauta import config
+from amauta.base.errors import RunError
+from amauta.config import Positional
+from amauta.metrics import read as read_journal
+from amauta.runs import Run
+from amauta.train.settings import Prefer, Pretrain, Sft
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Which step of which run to look at."""
+
+    run: Annotated[Path, Positional(), Doc("folder of the run")]
+    step: Annotated[int, Gt(0), Doc("the step, counted from 1 as in metrics.jsonl")] = 1
+    rows: Annotated[int | None, Doc("show at most so many rows")] = None
+
+
+def replay(settings: Replay) -> dict[str, Any]:
+    """The rows of one step: ``rows`` [{records, text, tokens, supervised, spans}], ``loss`` as the journal has it.
+
+    ``spans`` cuts a row's text into pieces ``[text, carries a loss]``, special tokens by name; padding is left out. For
+    pretraining and fine-tuning ``recomputed`` is the step's loss computed again, in f32, where the weights before the
+    step can be had: a checkpoint that was kept, or the first step. Raises RunError: no run there, no such step.
+    """
+    run = Run(settings.run)
+    if not run.config.exists():
+        raise RunError("train.no-run", folder=settings.run)
+    values = config.read_toml(run.config)
+    cls = next(
+        cls for cls, field in ((Pretrain, "text"), (Sft, "dialogues"), (Prefer, "preferences")) if field in values
+    )
+    made = config.build(cls, values, where=str(run.config))
+    journal = [row for row in read_journal(run.metrics) if "loss" in row]
+    if settings.step > len(journal):
+        raise RunError("train.no-step", folder=settings.run, step=settings.step, steps=len(journal))
+    return _look(run, made, settings, journal[settings.step - 1])
+
+
+def _look(run: Run, made: Pretrain | Sft | Prefer, settings: Replay, told: dict[str, Any]) -> dict[str, Any]:
+    from amauta.data.batches import Listed, PackedBatches, Stored, Units
+    from amauta.data.store import TokenStore
+    from amauta.hub import find_model
+    from amauta.models import exchange
+    from amauta.tokenize.tokenizer import Tokenizer
+    from amauta.train.dialogues import prepare_dialogues, prepare_preferences
+
+    base = None if isinstance(made, Pretrain) and made.start is None else find_model(
+        (made.start if isinstance(made, Pretrain) else made.model) or ""
+    )  # fmt: skip
+    tokenizer = Tokenizer.load(made.tokenizer if isinstance(made, Pretrain) else base)
+    context = made.shape.context if base is None else exchange.load(base).spec.context
+    length = made.length or context
+    units: Units
+    if isinstance(made, Pretrain):
+        units = Stored(TokenStore.open(run.tokens("train"), fingerprint=tokenizer.fingerprint), length)
+        names = [f"document {document}" for document in units.document]
+    else:
+        prepare = prepare_dialogues if isinstance(made, Sft) else prepare_preferences
+        patterns = made.dialogues if isinstance(made, Sft) else made.preferences
+        prepared = prepare(patterns, tokenizer, length=length, too_long=made.too_long, may_skip=made.may_skip)
+        units, names = Listed(prepared.units), prepared.places
+    loop = made.loop
+    stream = PackedBatches(units, rows=loop.rows, length=length, seed=loop.seed)
+    stream.seek((settings.step - 1) * loop.accumulate)
+    batches = [next(stream) for _ in range(loop.accumulate)]
+    found: dict[str, Any] = {"step": settings.step, "loss": told["loss"]}
+    if not isinstance(made, Prefer):
+        again = _recomputed(run, made, base, tokenizer.size, settings.step, batches)
+        found |= {} if again is None else {"recomputed": again}
+    rows = [_row(batch, r, names, tokenizer) for batch in batches for r in range(len(batch.units)) if batch.units[r]]
+    return found | {"supervised": sum(row["supervised"] for row in rows), "rows": rows[: settings.rows]}
+
+
+def _row(batch: Any, r: int, names: list[str], tokenizer: Any) -> dict[str, Any]:
+    """One row as a reader sees it; a token carries a loss where it is predicted, so flags stand one to the right."""
+    from amauta.losses.token import IGNORE
+
+    used = (batch.documents[r] > 0).numpy()
+    ids, targets = batch.ids[r].numpy()[used], batch.targets[r].numpy()[used]
+    numbers = batch.documents[r].numpy()[used]
+    spans: list[list[Any]] = []
+    for number in np.unique(numbers):
+        mine = numbers == number
+        # the last token of a piece is only predicted, never read: it is the last target
+        tokens = [*ids[mine], targets[mine][-1]] if targets[mine][-1] != IGNORE else list(ids[mine])
+        flags = [False, *(targets[mine] != IGNORE)][: len(tokens)]
+        start = 0
+        for at in range(1, len(tokens) + 1):
+            if at == len(tokens) or flags[at] != flags[start]:
+                spans.append([tokenizer.decode([int(id) for id in tokens[start:at]], special=True), bool(flags[start])])
+                start = at
+    return {
+        "records": [names[unit] for unit in batch.units[r]],
+        "tokens": int(used.sum()),
+        "supervised": int((targets != IGNORE).sum()),
+        "text": "".join(text for text, _ in spans),
+        "spans": spans,
+    }
+
+
+def _recomputed(
+    run: Run, made: Pretrain | Sft, base: Path | None, vocabulary: int, step: int, batches: list[Any]
+) -> float | None:
+    """The step's loss with the weights that stood before it, or None where they were not kept."""
+    import torch
+
+    from amauta import checkpoint
+    from amauta.base.seeds import derive
+    from amauta.models import exchange
+    from amauta.models.spec import complete
+    from amauta.models.transformer import Transformer
+    from amauta.score import batch_logprobs
+
+    if base is None:
+        assert isinstance(made, Pretrain)
+        model = Transformer.create(complete(made.shape, vocabulary), derive(made.loop.seed, "weights"))
+    else:
+        model = exchange.load(base)
+    if step > 1:
+        if step - 1 not in run.complete_checkpoints():
+            return None
+        model.load_state_dict(checkpoint.load(run.checkpoint(step - 1))[0]["model"])
+    with torch.inference_mode():
+        total = sum(float(batch_logprobs(model.eval(), batch).sum()) for batch in batches)
+    return -total / sum(batch.supervised() for batch in batches)
