@@ -16,8 +16,14 @@ from safetensors.torch import load_file
 
 from amauta import config, metrics
 from amauta.base.errors import DataError, Interrupted, RunError
+from amauta.base.seeds import derive
+from amauta.data.batches import PackedBatches, Stored
+from amauta.data.store import TokenStore
 from amauta.models.exchange import WEIGHTS
+from amauta.models.spec import complete
+from amauta.models.transformer import Transformer
 from amauta.runs import Run
+from amauta.tokenize.tokenizer import Tokenizer
 from amauta.train import loop
 from amauta.train.pretrain import pretrain
 from tests.train.conftest import Tiny
@@ -55,6 +61,24 @@ def test_micro_batches_equal_one_batch(tiny: Tiny, optimizer: str):
     assert losses(tiny, "one") == pytest.approx(losses(tiny, "four"), rel=1e-4)
     for name in one:
         torch.testing.assert_close(one[name], four[name], atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_gradient_is_that_of_the_mean_loss(tiny: Tiny, accumulate: int):
+    settings = tiny.pretrain("a", loop={"accumulate": accumulate, "steps": 1})
+    pretrain(settings)
+    told = metrics.read(Run(tiny.folder / "a").metrics)[0]
+    tokenizer = Tokenizer.load(tiny.tokenizer)
+    model = Transformer.create(complete(settings.shape, tokenizer.size), derive(3, "weights"))
+    units = Stored(TokenStore.open(Run(tiny.folder / "a").tokens("train")), 48)
+    stream = PackedBatches(units, rows=4, length=48, seed=3)
+    batches = [next(stream) for _ in range(accumulate)]
+    logits = [model.logits(model(b.ids, positions=b.positions, documents=b.documents)).flatten(0, 1) for b in batches]
+    mean = torch.nn.functional.cross_entropy(torch.cat(logits), torch.cat([b.targets.flatten() for b in batches]))
+    mean.backward()
+    assert told["loss"] == pytest.approx(float(mean.detach()), rel=1e-5)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    assert told["grad_norm"] == pytest.approx(float(norm), rel=1e-4)
 
 
 def stopping_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: int) -> None:
