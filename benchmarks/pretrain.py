@@ -67,7 +67,7 @@ def ours(spec: Spec, ids: torch.Tensor) -> Callable[[], None]:
     device = pick("cpu", "auto")
     model = Transformer.create(spec, seed=0)
     optimizers = Optimizers(model, Optim(optimizer="adamw"), splits=model.packed_rows())
-    compiled, step = torch.compile(model, dynamic=False), causal_step(device, compiled=True)
+    compiled, step = model.compiled(), causal_step(device, compiled=True)
     rows = torch.arange(LENGTH).repeat(ROWS, 1)
     batch = Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), rows, torch.ones_like(rows), units=[])
 

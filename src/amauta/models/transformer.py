@@ -1,6 +1,6 @@
 """The decoder: embedding, blocks, final norm, output table. One class; the spec decides its manner."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -90,15 +90,27 @@ class Transformer(nn.Module):
             mask = causal_within_documents(documents)
         else:
             mask = causal(ids.shape[1], ids.device)
-        x = self.embedding(ids)  # (B, T, D)
-        if self.positions is not None:
-            x = x + self.positions(positions)
-            rotary = None
-        else:
+        x = self.embed(ids, positions)
+        rotary = None
+        if self.positions is None:
             rotary = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # (B, T, 1, K/2)
         for layer, block in enumerate(self.blocks):
             x = block(x, mask, rotary, cache, layer, positions)
         return self.norm(x)
+
+    def compiled(self) -> Callable[..., Tensor]:
+        """This model with its ``forward`` compiled for one shape of input; the weights are shared.
+
+        The lookups of ``embed`` stay as they are: compiled, they add up their gradient in whatever order the threads
+        arrive, and a resumed run would no longer be the uninterrupted one bit for bit.
+        """
+        self.embed = torch.compiler.disable(self.embed)
+        return torch.compile(self, dynamic=False)
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:  # (B, T) -> (B, T, D)
+        """Token (and learned position) embeddings."""
+        x = self.embedding(ids)
+        return x if self.positions is None else x + self.positions(positions)
 
     def logits(self, hidden: Tensor) -> Tensor:  # (..., D) -> (..., V)
         return hidden @ self.output_table.type_as(hidden).T

@@ -28,13 +28,14 @@ from amauta.base.seeds import derive
 from amauta.data.batches import Batch
 from amauta.device import Device, matmul_peak
 from amauta.metrics import Journal, console, newest, progress
+from amauta.models.transformer import Transformer
 from amauta.optim.groups import Optimizers
 from amauta.optim.schedules import factor
 from amauta.optim.settings import Optim
 from amauta.runs import Run
 from amauta.train.settings import Loop
 
-Step = Callable[[nn.Module, Batch], tuple[Tensor, int, dict[str, float]]]
+Step = Callable[[Any, Batch], tuple[Tensor, int, dict[str, float]]]
 
 
 class Stream(Protocol):
@@ -49,7 +50,7 @@ class Stream(Protocol):
 class Work:
     """What a method brings to the loop."""
 
-    model: nn.Module
+    model: Transformer
     step: Step
     stream: Stream
     steps: int
@@ -70,7 +71,7 @@ def train(run: Run, work: Work, settings: Loop, optim: Optim) -> dict[str, Any]:
     optimizers = Optimizers(work.model, optim, splits=work.splits, muon_dtype=work.device.autocast or torch.float32)
     done = _restore(run, work, optimizers)
     rate = factor(optim, work.steps)
-    model = torch.compile(work.model, dynamic=False) if settings.compile else work.model
+    model = work.model.compiled() if settings.compile else work.model
     peak = matmul_peak(work.device.device, work.device.autocast or torch.float32)
     save_every = settings.save_every or max(1, work.steps // 10)
     meter = _Meter(work.flops_per_token, peak)
