@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from amauta.base.errors import DataError
 from amauta.data import store
 from amauta.data.batches import Listed, PackedBatches, Piece, Stored, collate
 from amauta.losses.token import IGNORE
@@ -64,6 +65,18 @@ def test_a_stream_goes_on_from_its_state(stored: Stored):
         for wanted in first[stop:]:
             found = next(two)
             assert torch.equal(found.ids, wanted.ids) and torch.equal(found.targets, wanted.targets)
+
+
+def test_a_stream_does_not_go_on_with_other_data():
+    def stream(*sizes: int) -> PackedBatches:
+        return PackedBatches(Listed([(Piece(np.arange(size)),) for size in sizes]), rows=2, length=12)
+
+    one = stream(5, 7, 9)
+    next(one)
+    stream(5, 7, 9).restore(one.state())
+    for other in ((5, 7, 8), (5, 9, 7), (5, 7, 9, 4)):
+        with pytest.raises(DataError, match="not what it was"):
+            stream(*other).restore(one.state())
 
 
 def test_any_batch_of_the_past_is_found_again(stored: Stored):

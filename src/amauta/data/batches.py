@@ -5,14 +5,17 @@ A *piece* is a run of tokens whose every next token may be predicted; a *unit* i
 cannot see each other, positions restart in each, and no first token is ever predicted from another document.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from amauta.base.errors import DataError
 from amauta.base.seeds import derive
 from amauta.data.pack import best_fit
 from amauta.data.store import TokenStore
@@ -170,8 +173,15 @@ class PackedBatches:
 
     def state(self) -> dict[str, Any]:
         """What must be kept to go on from here."""
-        return {"epoch": self.epoch, "row": self.row}
+        return {"epoch": self.epoch, "row": self.row, "data": self.fingerprint}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what is packed: the number of units and the length of each."""
+        return hashlib.blake2b(self.units.lengths.astype("<i8").tobytes(), digest_size=16).hexdigest()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state that ``state`` gave."""
+        """Go on from a state that ``state`` gave. DataError when the data is not what it was then."""
+        if state["data"] != self.fingerprint:
+            raise DataError("data.changed-since", then=state["data"], now=self.fingerprint)
         self.epoch, self.row = state["epoch"], state["row"]

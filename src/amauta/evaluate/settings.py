@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Gt
 from typing_extensions import Doc
+
+from amauta.device import DeviceName, NumberType
 
 
 @dataclass(frozen=True)
@@ -23,5 +25,5 @@ class Evaluate:
     rows: Annotated[int, Gt(0), Doc("sequences computed at a time")] = 32
     seed: Annotated[int, Ge(0), Doc("seed of sampled answers")] = 7
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("where to compute")] = "auto"
-    dtype: Annotated[Literal["auto", "bf16", "f32"], Doc("of matrix products; f32 to compare by")] = "f32"
+    device: Annotated[DeviceName, Doc("where to compute")] = "auto"
+    dtype: Annotated[NumberType, Doc("of matrix products; f32 to compare by")] = "f32"

@@ -54,8 +54,9 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
     check_units([units[i] for i in range(min(len(units.lengths), 1000))],
                 vocabulary=tokenizer.size, turn=None, where=", ".join(settings.text))  # fmt: skip
     heldout = list(_heldout(settings, tokenizer))
-    check_units([[Piece(np.asarray(ids))] for ids, _, _ in heldout] or [units[0]],
-                vocabulary=tokenizer.size, turn=None, where=", ".join(settings.heldout))  # fmt: skip
+    if heldout:
+        check_units([[Piece(np.asarray(ids))] for ids, _, _ in heldout],
+                    vocabulary=tokenizer.size, turn=None, where=", ".join(settings.heldout))  # fmt: skip
     stream, steps = stream_and_steps(units, loop, length)
     prompts = [(text, [tokenizer.begin, *tokenizer.encode(text)]) for text in settings.prompts]
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
+from amauta.device import DeviceName, NumberType
 from amauta.models.spec import Shape, shape_named
 from amauta.optim.settings import Optim
 
@@ -25,10 +26,8 @@ class Loop:
     save_every: Annotated[int, Ge(0), Doc("steps between checkpoints; 0: ten in a run")] = 0
     keep: Annotated[int, Gt(0), Doc("checkpoints kept")] = 2
     seed: Annotated[int, Ge(0), Doc("the seed of everything random")] = 7
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("where to compute")] = "auto"
-    dtype: Annotated[Literal["auto", "bf16", "f32"], Doc("of the matrix products; auto: bf16 where it is fast")] = (
-        "auto"
-    )
+    device: Annotated[DeviceName, Doc("where to compute")] = "auto"
+    dtype: Annotated[NumberType, Doc("of the matrix products; auto: bf16 where it is fast")] = "auto"
     threads: Annotated[int | None, Doc("threads; left out: all cores")] = None
     compile: Annotated[bool, Doc("compile the step; 25 s the first time, then from a cache")] = True
     resume: Annotated[bool, Doc("go on where an earlier run in this folder stopped")] = False
