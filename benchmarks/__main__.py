@@ -5,6 +5,7 @@ Each has ``run() -> dict`` with ``ratios`` (ours over the peer's, above 1 is fas
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 from pathlib import Path
@@ -16,10 +17,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", nargs="?", choices=names)
     parser.add_argument("--json", action="store_true", help="one JSON line a benchmark")
+    parser.add_argument("--budget", type=float, help="seconds, for a benchmark that can take less time (reformer)")
     given = parser.parse_args()
     for name in [given.name] if given.name else names:
         module = importlib.import_module(f"benchmarks.{name}")
-        found = module.run()
+        timed = given.budget is not None and "budget" in inspect.signature(module.run).parameters
+        found = module.run(budget=given.budget) if timed else module.run()
         if given.json:
             print(json.dumps({"benchmark": name, **found}))
         else:

@@ -15,7 +15,8 @@ import torch
 from amauta.data.batches import Batch
 from amauta.device import matmul_peak, pick
 from amauta.models.count import parameters, training_flops
-from amauta.models.spec import Spec, named
+from amauta.models.sizes import named
+from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
 from amauta.optim.groups import Optimizers
 from amauta.optim.settings import Optim

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amauta.models import exchange
-from amauta.models.spec import named
+from amauta.models.sizes import named
 from amauta.models.transformer import Transformer
 from amauta.tokenize.train import train_bpe
 

@@ -19,7 +19,7 @@ from amauta.base.errors import ConfigError
 from amauta.cli._door import Command
 from amauta.cli._root import found, load
 from amauta.config import Positional, Unset, build, read_toml, settings_of, to_dict, to_toml
-from amauta.models.spec import NAMED
+from amauta.models.sizes import NAMED
 from amauta.train.settings import Pretrain
 
 

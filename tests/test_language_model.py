@@ -179,9 +179,15 @@ def test_logits_have_their_shape_and_bad_ids_their_row(model):
         model.logits([[1] * 65])
 
 
-def test_a_decoder_embeds_nothing(model):
-    with pytest.raises(ModelError, match="for encoders"):
-        model.embed(["Rosa"])
+def test_a_decoder_embeds_by_the_mean_of_its_states(model, tokenizer):
+    texts = ["Rosa", "Luis teje un poncho rojo.", "", "Rosa vende lana en el mercado."]
+    found = model.embed(texts)
+    for text, vector in zip(texts, found, strict=True):
+        ids = [tokenizer.begin, *tokenizer.encode(text), tokenizer.end]
+        torch.testing.assert_close(vector, model.hidden([ids])[0].mean(0), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ModelError, match="Text 2 of 2 has 102 tokens.*from 1 to 64"):
+        model.embed(["a", "b" * 100])
+    assert model.embed("b" * 100, truncate="right").equal(model.embed("b" * 62))
 
 
 def test_saving_gives_the_same_model_and_spares_other_folders(model, folder, tmp_path):
@@ -217,3 +223,5 @@ def test_an_ngram_folder_loads_generates_and_scores(tokenizer, tmp_path):
     assert scored.logprobs == pytest.approx(ngram.model.score([tokenizer.begin, *scored.tokens]).tolist())
     ids = [[tokenizer.begin, *scored.tokens[:2]]]
     assert ngram.logits(ids).exp().sum(-1).tolist()[0] == pytest.approx([1.0] * 3)
+    with pytest.raises(ModelError, match="counts n-grams"):
+        ngram.embed(["Luis"])

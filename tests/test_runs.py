@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from amauta.base.errors import RunError
-from amauta.runs import Run, cache_folder, digest, replace_folder, write_atomically
+from amauta.runs import Run, cache_folder, digest, replace_folder, write_atomically, write_folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -160,3 +160,18 @@ def test_the_cache(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("AMAUTA_CACHE", "")
     monkeypatch.setenv("HOME", str(tmp_path / "rosa"))
     assert cache_folder() == tmp_path / "rosa" / ".cache" / "amauta"
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path):
+    final = tmp_path / "model"
+    write_folder(final, lambda made: (made / "a").write_text("one"))
+
+    def fails(made: Path) -> None:
+        (made / "a").write_text("two")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        write_folder(final, fails)
+    assert [file.name for file in tmp_path.iterdir()] == ["model"] and (final / "a").read_text() == "one"
+    write_folder(final, lambda made: (made / "b").write_text("three"))
+    assert [file.name for file in final.iterdir()] == ["b"]

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -91,6 +92,11 @@ def cache_folder() -> Path:
     return Path(given) if given else Path.home() / ".cache" / "amauta"
 
 
+def weights_folder(name: str) -> Path:
+    """Where the weights of the known model ``name`` are kept when no package can hold them as they are."""
+    return cache_folder() / "models" / name
+
+
 def crash_file() -> Path:
     """Where the command line keeps the traceback of the last unexpected error."""
     return cache_folder() / "last-error.txt"
@@ -152,6 +158,23 @@ def replace_folder(made: Path, final: Path) -> None:
     _flush(final.parent)
     if old:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
+
+
+def write_folder(final: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a folder aside, then put it in the place of ``final``: whole or not at all.
+
+    What ``write`` raises leaves ``final`` as it was; RunError when the disk is full.
+    """
+    made = aside(final)
+    made.mkdir(parents=True)
+    try:
+        write(made)
+        replace_folder(made, final)
+    except BaseException as error:
+        raise_if_full(error, final)
+        raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def raise_if_full(error: BaseException, path: Path) -> None:

@@ -17,7 +17,9 @@ from amauta.models.transformer import Transformer
 def batch_logprobs(model: Transformer, batch: Batch, *, dtype: torch.dtype | None = None) -> Tensor:
     """Log-probs (nats, f32) of a batch's targets, (B, T); 0 where there is none. Differentiable."""
     hidden = model(batch.ids, positions=batch.positions, documents=batch.documents)
-    return token_logprobs(hidden, model.output_table, batch.targets, dtype=dtype)
+    return token_logprobs(
+        model.output_states(hidden), model.output_table, batch.targets, bias=model.output_bias, dtype=dtype
+    )
 
 
 def piece_sums(logprobs: Tensor, documents: Tensor, pieces: int) -> Tensor:

@@ -2,9 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 
 from amauta.cli import main
 from amauta.tokenize.tokenizer import Tokenizer
+from tests.tokenize.foreign_tokenizers import NAMES, byte_level, write
 
 
 @pytest.fixture
@@ -66,7 +68,24 @@ def test_mistakes_are_told_and_nothing_is_written(tmp_path: Path, capsys: pytest
     assert "b.jsonl" in refused(capsys, "train", "--text", str(tmp_path / "b.jsonl"), *out, "--size", "264")
     assert "nope.txt" in refused(capsys, "train", "--text", str(tmp_path / "nope.txt"), *out)
     assert not (tmp_path / "t").exists()
-    assert "There is no tokenizer" in refused(capsys, "encode", "--tokenizer", str(tmp_path / "t"), "--text", "x")
+    assert "No model at" in refused(capsys, "encode", "--tokenizer", str(tmp_path / "t"), "--text", "x")
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "config.json").write_text("{}")
+    assert "without a tokenizer" in refused(capsys, "encode", "--tokenizer", str(tmp_path / "t"), "--text", "x")
+
+
+def test_the_tokenizer_of_another_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    plain = write(tmp_path / "t", byte_level(), NAMES["byte-level"])  # a tokenizer alone, without a config.json
+    text = "The bridge <s> ñ"
+    got = call(capsys, "encode", "--tokenizer", str(plain), "--text", text)
+    wanted = tokenizers.Tokenizer.from_file(str(plain / "tokenizer.json"))
+    wanted.encode_special_tokens = True
+    assert got["ids"] == wanted.encode(text, add_special_tokens=False).ids and got["text"] == text
+    (tmp_path / "a.txt").write_text(text)
+    shown = call(capsys, "show", "--tokenizer", str(plain), "--text", str(tmp_path / "a.txt"))
+    assert (shown["size"], shown["special"]["</s>"], shown["languages"]["a.txt"]["tokens"]) == (500, 2, got["tokens"])
+    sizes = [len(piece.encode()) for piece in shown["longest"]]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 5
 
 
 def test_text_beyond_the_limit_is_left_out_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from amauta.nn.cache import Cache
+
 
 class Markov(torch.nn.Module):
     """``logits = table[last id]``; hidden states are one-hot; the cache holds nothing but the lengths."""
@@ -15,11 +17,8 @@ class Markov(torch.nn.Module):
         self.spec = SimpleNamespace(context=context, vocabulary=table.shape[1])
         self.passes: list[tuple[int, ...]] = []  # the shapes that were fed
 
-    def new_cache(self, rows: int, slots: int) -> SimpleNamespace:
-        empty = torch.zeros(1, rows, slots, 1, 1)
-        return SimpleNamespace(
-            keys=empty, values=empty, slots=slots, lengths=torch.zeros(rows, dtype=torch.long), rows=torch.arange(rows)
-        )
+    def new_cache(self, rows: int, slots: int) -> Cache:
+        return Cache(1, rows, slots, 1, 1)
 
     def forward(self, ids: Tensor, *, positions: Tensor | None = None, cache: object = None) -> Tensor:
         self.passes.append(tuple(ids.shape))

@@ -33,6 +33,19 @@ def test_equals_torch_with_its_gradients(chunk: int):
     torch.testing.assert_close(found[1], table.grad)
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 17, 1000])
+def test_a_bias_equals_torch_with_its_gradient(chunk: int):
+    hidden, table, targets = problem()
+    bias = torch.randn(20, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    leaves = (hidden, table, bias)
+    total, n = cross_entropy(hidden, table, targets, bias=bias, chunk=chunk)
+    found = torch.autograd.grad(total * 3, leaves)
+    logits = (hidden @ table.T + bias).flatten(0, 1)
+    wanted = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    torch.testing.assert_close((total, n), (wanted, 17))
+    torch.testing.assert_close(found, torch.autograd.grad(wanted * 3, leaves))
+
+
 @pytest.mark.parametrize("chunk", [3, 1000])
 def test_logprobs_equal_torch_with_their_gradients(chunk: int):
     hidden, table, targets = problem()

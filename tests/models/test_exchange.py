@@ -8,7 +8,8 @@ import torch
 
 from amauta.base.errors import ModelError
 from amauta.models import exchange
-from amauta.models.spec import GPT2, Spec
+from amauta.models.sizes import GPT2
+from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
@@ -108,8 +109,14 @@ def test_weights_of_another_model_are_refused(tmp_path: Path):
 
 def test_pickled_cut_off_and_missing_weights(tmp_path: Path):
     exchange.save(Transformer.create(SPECS["llama"], seed=1), tmp_path)
-    weights = tmp_path / exchange.WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:-100])
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(
+        ModelError, match=rf"tensor model\.norm\.weight .* bytes \d+–{len(whole)}.*has {len(whole) - 100}"
+    ):
+        exchange.load(tmp_path)
+    weights.write_bytes(b"\xff" * 64)
     with pytest.raises(ModelError, match="damaged"):
         exchange.load(tmp_path)
     weights.unlink()

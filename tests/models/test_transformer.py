@@ -5,7 +5,8 @@ import torch
 
 from amauta.base.errors import ModelError
 from amauta.models.count import parameters, training_flops
-from amauta.models.spec import GPT2, Spec, named
+from amauta.models.sizes import GPT2, named
+from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
 
 LLAMA = Spec(vocabulary=50, context=32, width=32, layers=2, heads=4, kv_heads=2, qk_norm=True)

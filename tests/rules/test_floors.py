@@ -9,8 +9,8 @@ from tests.rules.sources import PACKAGE, imports, modules, name_of
 
 FLOORS = (
     ("base", "losses"),
-    ("config", "device", "runs", "checkpoint", "metrics", "hub"),
-    ("tokenize", "nn", "optim"),
+    ("config", "device", "runs", "checkpoint", "metrics"),
+    ("tokenize", "nn", "optim", "hub"),
     ("data", "models"),
     ("score", "bits", "adapt", "compress", "decode"),
     ("train", "worlds", "evaluate", "inspect", "prompt", "rag"),

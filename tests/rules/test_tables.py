@@ -11,6 +11,7 @@ from tests.rules.sources import ROOT, tree
 TABLES = (
     ("amauta.losses.preference", "PREFERENCE_LOSSES", "tests/losses/test_preference.py"),
     ("amauta.decode.filters", "FILTERS", "tests/decode/test_filters.py"),
+    ("amauta.hub.known", "KNOWN", "tests/hub/test_known.py"),
 )
 
 

@@ -88,14 +88,14 @@ def test_preflight_names_ids_out_of_range_and_missing_ends(tiny: Tiny, tokenizer
     units = prepare_dialogues(
         [str(tiny.folder / "chats.jsonl")], tokenizer, length=64, too_long="drop", may_skip=0
     ).units
-    check_units(units, vocabulary=tokenizer.size, turn=tokenizer.turn, where="x")
+    check_units(units, vocabulary=tokenizer.size, ends=tokenizer.stops, where="x")
     with pytest.raises(DataError, match=r"outside the vocabulary of 50"):
-        check_units(units, vocabulary=50, turn=None, where="x")
+        check_units(units, vocabulary=50, ends=None, where="x")
     endless = [
         [piece._replace(loss=piece.loss & (piece.ids[1:] != tokenizer.turn)) for piece in unit] for unit in units
     ]
     with pytest.raises(DataError, match="end of turn"):
-        check_units(endless, vocabulary=tokenizer.size, turn=tokenizer.turn, where="x")
+        check_units(endless, vocabulary=tokenizer.size, ends=tokenizer.stops, where="x")
     silent = [[piece._replace(loss=piece.loss & False) for piece in unit] for unit in units]
     with pytest.raises(DataError, match="nothing to learn"):
-        check_units(silent, vocabulary=tokenizer.size, turn=None, where="x")
+        check_units(silent, vocabulary=tokenizer.size, ends=None, where="x")

@@ -19,8 +19,8 @@ from amauta.base.errors import DataError, Interrupted, RunError
 from amauta.base.seeds import derive
 from amauta.data.batches import PackedBatches, Stored
 from amauta.data.store import TokenStore
-from amauta.models.exchange import WEIGHTS
-from amauta.models.spec import complete
+from amauta.models.exchange.weights import SINGLE
+from amauta.models.sizes import complete
 from amauta.models.transformer import Transformer
 from amauta.runs import Run
 from amauta.tokenize.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ from tests.train.conftest import Tiny
 
 
 def weights(tiny: Tiny, out: str) -> dict[str, torch.Tensor]:
-    return load_file(tiny.folder / out / "model" / WEIGHTS)
+    return load_file(tiny.folder / out / "model" / SINGLE)
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

@@ -133,6 +133,6 @@ def test_rows_beyond_the_context_are_refused(tiny: Tiny):
 
 def test_parameters_on_two_devices_are_refused():
     model = Transformer(Spec(vocabulary=10, context=8, width=8, layers=1, heads=2))
-    model.norm.to("meta")
+    model.decoder.norm.to("meta")
     with pytest.raises(ModelError, match="cpu, meta"):
         check_model(model, 8, 8)

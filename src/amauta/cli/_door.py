@@ -47,10 +47,14 @@ class Command:
 
 @dataclass
 class Group:
-    """Several commands under one name: ``app = Group("data")``, then ``@app.command("clean", Curate)``."""
+    """Several commands under one name: ``app = Group("data")``, then ``@app.command("clean", Curate)``.
+
+    ``alone`` names the command that the group's name runs by itself, or with flags only; without it help is shown.
+    """
 
     name: str
     commands: MutableMapping[str, Command] = field(default_factory=dict[str, Command])
+    alone: str | None = None
 
     def command(self, name: str, settings: type, *, show: Show | None = None) -> Callable[[Work], Command]:
         """Register the decorated function as ``amauta GROUP NAME``."""

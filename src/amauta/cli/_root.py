@@ -69,6 +69,8 @@ def dispatch(words: Sequence[str]) -> int:
     thing = load(name)
     if isinstance(thing, Command):
         return _execute(thing, name, rest)
+    if thing.alone and (not rest or (rest[0].startswith("-") and rest[0] not in HELP)):
+        rest = [thing.alone, *rest]
     if not rest or rest[0] in HELP:
         show_help(group_page(thing))
         return 0 if rest else AmautaError.exit_code

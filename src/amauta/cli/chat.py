@@ -16,6 +16,7 @@ from amauta.cli._door import command
 from amauta.config import Positional
 from amauta.decode.settings import Asked, given
 from amauta.device import DeviceName, NumberType
+from amauta.hub.known import ANY_MODEL
 
 if TYPE_CHECKING:
     from amauta.language_model import LanguageModel
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class Chat:
     """Talk with a model in the terminal."""
 
-    model: Annotated[str, Positional(), Doc("run or model folder")]
+    model: Annotated[str, Positional(), Doc(ANY_MODEL)]
     message: Annotated[str | None, Doc("answer this one message and end")] = None
     system: Annotated[str | None, Doc("system message, read before the dialogue")] = None
     device: Annotated[DeviceName, Doc("where to compute")] = "auto"
@@ -43,7 +44,7 @@ def chat(settings: Chat) -> dict[str, Any] | None:
     Examples:
       amauta chat runs/demo
       amauta chat --model runs/demo/model --temperature 0 --system "Answer in Spanish."
-      amauta chat --model runs/demo --message "Where does Rosa live?" --json
+      amauta chat smollm2 --message "Where does Rosa live?" --json
     """
     from amauta.language_model import load
 
@@ -62,7 +63,7 @@ def _talk(session: "Session") -> None:
         import_module("readline")  # gives input() line editing and history
     except ImportError:  # Windows
         pass
-    session.note(say("chat.welcome", model=session.model.folder))
+    session.note(say("chat.welcome", model=session.model.name))
     while not session.ended:
         try:
             line = input("> ").strip()

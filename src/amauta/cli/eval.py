@@ -12,6 +12,7 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
 
     Examples:
       amauta eval --model runs/demo --text heldout.jsonl
+      amauta eval --model smollm2 --text heldout.jsonl
       amauta eval --model runs/demo --dialogues questions.jsonl --preferences pairs.jsonl --out measured --json
     """
     from amauta.evaluate.run import evaluate as work

@@ -12,6 +12,7 @@ from typing_extensions import Doc
 from amauta.cli._door import command
 from amauta.decode.settings import Asked, given
 from amauta.device import DeviceName, NumberType
+from amauta.hub.known import ANY_MODEL
 
 if TYPE_CHECKING:
     from amauta.language_model import Generation
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Generate:
     """Continue prompts with a model."""
 
-    model: Annotated[str, Doc("run or model folder")]
+    model: Annotated[str, Doc(ANY_MODEL)]
     prompt: Annotated[tuple[str, ...], Doc("a text to continue; may be given several times")] = ()
     file: Annotated[
         tuple[str, ...],

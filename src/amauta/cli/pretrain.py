@@ -13,10 +13,13 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
     Ctrl-C saves and stops; the same command with --resume goes on, and gives the weights that an uninterrupted run
     gives.
 
+    With --start a model of other people goes on, with the tokenizer that it has.
+
     Examples:
       amauta pretrain --text corpus/train.jsonl --tokenizer tokenizer --out runs/base --heldout corpus/heldout.jsonl
       amauta pretrain --text 'books/*.txt.gz' --tokenizer tokenizer --out runs/wide --size mini --layers 8 --epochs 2
       amauta pretrain --text corpus/train.jsonl --tokenizer tokenizer --out runs/gpt --size gpt2 --length 256 --resume
+      amauta pretrain --text notes.jsonl --start smollm2 --out runs/notes --length 256 --epochs 1
     """
     from amauta.train.pretrain import pretrain as work
 

@@ -12,7 +12,7 @@ def sft(settings: Sft) -> dict[str, Any]:
 
     Examples:
       amauta sft --model runs/base --dialogues chats.jsonl --out runs/chat
-      amauta sft --model runs/base --dialogues alpaca.json --out runs/chat --epochs 3 --too-long cut --json
+      amauta sft --model smollm2 --dialogues alpaca.json --out runs/chat --length 512 --too-long cut --json
     """
     from amauta.train.sft import sft as work
 

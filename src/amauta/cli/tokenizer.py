@@ -66,11 +66,11 @@ def encode(settings: EncodeText) -> dict[str, Any]:
 
     Examples:
       amauta tokenizer encode --tokenizer tokenizer --text "Ellos jugaban basketball"
-      amauta tokenizer encode --tokenizer runs/demo/model --text "¿Qué hora es?" --json
+      amauta tokenizer encode --tokenizer smollm2 --text "¿Qué hora es?" --json
     """
-    from amauta.tokenize.tokenizer import Tokenizer
+    from amauta.models.exchange.opening import tokenizer_called
 
-    tokenizer = Tokenizer.load(settings.tokenizer)
+    tokenizer = tokenizer_called(settings.tokenizer)
     ids = tokenizer.encode(settings.text)
     return {
         "text": tokenizer.decode(ids),
@@ -107,15 +107,16 @@ def show(settings: ShowTokenizer) -> dict[str, Any]:
     """
     from amauta.data.read import read
     from amauta.data.records import text_of
+    from amauta.models.exchange.opening import tokenizer_called
+    from amauta.tokenize.either import longest
     from amauta.tokenize.fertility import fertility
-    from amauta.tokenize.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.load(settings.tokenizer)
+    tokenizer = tokenizer_called(settings.tokenizer)
     facts: dict[str, Any] = {
         "size": tokenizer.size,
         "special": {name: id for id, name in sorted(tokenizer.names.items())},
         "max_length": tokenizer.max_length,
-        "longest": tokenizer.pieces(tokenizer.longest(10)),
+        "longest": tokenizer.pieces(longest(tokenizer, 10)),
         "fingerprint": tokenizer.fingerprint,
     }
     if settings.text:

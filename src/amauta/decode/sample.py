@@ -52,11 +52,13 @@ def generate(
     *,
     stop_ids: Collection[int] = (),
     token_bytes: Callable[[int], bytes] | None = None,
+    sources: Sequence[Sequence[int]] | None = None,
     on_token: Callable[[Step], object] | None = None,
     cached: bool = True,
 ) -> list[Generated]:
     """One continuation a prompt. ``settings``: one a prompt, or one for all (then prompt i has ``seed + i``).
 
+    An encoder-decoder reads ``sources`` in its encoder, a row each, and ``prompts`` are the first ids of its decoder.
     ``token_bytes`` (the tokenizer's) is needed for text and stop texts. Raises ModelError for an empty prompt, or one
     longer than the context unless its ``truncate`` is "left".
     """
@@ -64,7 +66,9 @@ def generate(
     settings = spread(settings, len(prompts))
     fitted, dropped = fit(model, prompts, settings)
     results = [Generated(dropped=count) for count in dropped]
-    for step in stream(model, fitted, settings, stop_ids=stop_ids, token_bytes=token_bytes, cached=cached):
+    for step in stream(
+        model, fitted, settings, stop_ids=stop_ids, token_bytes=token_bytes, sources=sources, cached=cached
+    ):
         result = results[step.row]
         result.ids.append(step.id)
         result.logprobs.append(step.logprob)
@@ -85,6 +89,7 @@ def stream(
     *,
     stop_ids: Collection[int] = (),
     token_bytes: Callable[[int], bytes] | None = None,
+    sources: Sequence[Sequence[int]] | None = None,
     cached: bool = True,
 ) -> Iterator[Step]:
     """The steps of ``generate`` as they come, each row's in order; closing the iterator stops the work.
@@ -95,7 +100,7 @@ def stream(
         return
     context = context_of(model)
     needed = max(len(prompt) + one.max_tokens for prompt, one in zip(prompts, settings, strict=True))
-    feed = feed_for(model, len(prompts), min(needed, context or needed), cached=cached)
+    feed = feed_for(model, len(prompts), min(needed, context or needed), sources=sources, cached=cached)
     rows = [_Row(i, list(p), one, token_bytes) for i, (p, one) in enumerate(zip(prompts, settings, strict=True))]
     training = getattr(model, "training", False)
     if training:

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from amauta.data.read import Row
@@ -16,8 +17,8 @@ from amauta.decode.settings import Sampling
 from amauta.metrics import progress
 from amauta.models.transformer import Transformer
 from amauta.score import sequence_logprobs
-from amauta.tokenize.chat import render
-from amauta.tokenize.tokenizer import Tokenizer
+from amauta.tokenize.chat import render, render_answers
+from amauta.tokenize.either import AnyTokenizer, piece_bytes
 
 Z = 1.959964  # the normal quantile of a 95 % interval
 
@@ -34,7 +35,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 def replies(
     model: Transformer,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     prompts: Sequence[Sequence[Message]],
     sampling: Sampling,
     *,
@@ -47,7 +48,7 @@ def replies(
         for start in range(0, len(prompts), rows):
             part = [render(tokenizer, messages, reply=True).ids for messages in prompts[start : start + rows]]
             one = replace(sampling, seed=sampling.seed + start)
-            answers = generate(model, part, one, stop_ids=tokenizer.stops, token_bytes=tokenizer.token_bytes)
+            answers = generate(model, part, one, stop_ids=tokenizer.stops, token_bytes=partial(piece_bytes, tokenizer))
             found.extend(answer.text for answer in answers)
             bar.advance(len(part))
     return found
@@ -55,7 +56,7 @@ def replies(
 
 def judge_dialogues(
     model: Transformer,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     dialogues: Sequence[tuple[Row, Sequence[Message]]],
     sampling: Sampling,
     *,
@@ -91,7 +92,7 @@ def judge_dialogues(
 
 def judge_preferences(
     model: Transformer,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     pairs: Sequence[tuple[Row, Preference]],
     sampling: Sampling,
     *,
@@ -105,12 +106,11 @@ def judge_preferences(
     """
     sequences: list[list[int]] = []
     losses: list[list[bool]] = []
-    for _, pair in pairs:
-        begin = len(render(tokenizer, pair.prompt, reply=True).ids)
-        for answer in (pair.chosen, pair.rejected):
-            ids = render(tokenizer, [*pair.prompt, {"role": "assistant", "content": answer}]).ids
-            sequences.append(ids)
-            losses.append([t >= begin for t in range(1, len(ids))])
+    for row, pair in pairs:
+        where = f"{row.file}:{row.line}"
+        for answer in render_answers(tokenizer, pair.prompt, (pair.chosen, pair.rejected), where=where)[1]:
+            sequences.append(answer.ids)
+            losses.append(answer.loss[1:])
     sums = sequence_logprobs(model, sequences, loss=losses, rows=rows).reshape(-1, 2)
     figures = _share("likelier", (sums[:, 0] > sums[:, 1]).tolist())
     asked = [(pair.prompt, row.value["accepted_preferred"]) for row, pair in pairs if _lists_preferred(row)]

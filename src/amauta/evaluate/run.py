@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from amauta.base.errors import ConfigError
+from amauta.base.errors import ConfigError, ModelError
 from amauta.base.messages import say
 from amauta.bits import measure
 from amauta.data.read import Row, read
@@ -14,11 +14,11 @@ from amauta.decode.settings import Sampling
 from amauta.device import pick
 from amauta.evaluate.answers import judge_dialogues, judge_preferences
 from amauta.evaluate.settings import Evaluate
-from amauta.hub import find_model
-from amauta.models import exchange
+from amauta.hub import Found, find_model
+from amauta.models.exchange.opening import needed_tokenizer, read_weights, spec_of
 from amauta.runs import write_atomically
 from amauta.score import sequence_logprobs
-from amauta.tokenize.tokenizer import Tokenizer
+from amauta.tokenize.either import AnyTokenizer, scored
 
 Value = TypeVar("Value")
 
@@ -32,14 +32,14 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     if not (settings.text or settings.dialogues or settings.preferences):
         raise ConfigError("evaluate.nothing")
     device = pick(settings.device, settings.dtype)
-    folder = find_model(settings.model)
-    tokenizer = Tokenizer.load(folder)
-    model = exchange.load(folder, device=device.device)
+    found = find_model(settings.model)
+    tokenizer = checked(found, chat=bool(settings.dialogues or settings.preferences))
+    model = read_weights(found, tokenizer, device=device.device)
     figures: dict[str, Any] = {}
     answers: list[dict[str, Any]] = []
     if settings.text:
         documents = [
-            (tokenizer.document(text), len(text.encode()), row.value.get("logprob"))
+            (*scored(tokenizer, text), row.value.get("logprob"))
             for row, text in _records(settings.text, text_of, settings)
         ]
 
@@ -50,27 +50,39 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     with device.context():
         if settings.dialogues:
             greedy = Sampling(max_tokens=settings.max_tokens, temperature=0.0, truncate="left")
-            found, judged = judge_dialogues(
+            said, judged = judge_dialogues(
                 model, tokenizer, _records(settings.dialogues, messages_of, settings), greedy,
                 rows=settings.rows, title=say("evaluate.answering"),
             )  # fmt: skip
-            figures |= found
+            figures |= said
             answers += judged
         if settings.preferences:
             free = Sampling(
                 max_tokens=settings.max_tokens, temperature=settings.temperature, seed=settings.seed, truncate="left"
             )
-            found, judged = judge_preferences(
+            said, judged = judge_preferences(
                 model, tokenizer, _records(settings.preferences, preference_of, settings), free,
                 rows=settings.rows, title=say("evaluate.preferring"),
             )  # fmt: skip
-            figures |= found
+            figures |= said
             answers += judged
     if settings.out is not None:
         lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
         write_atomically(settings.out / "answers.jsonl", lines)
         write_atomically(settings.out / "figures.json", json.dumps(figures, indent=1) + "\n")
     return figures
+
+
+def checked(found: Found, *, chat: bool) -> AnyTokenizer:
+    """The tokenizer of a model that can be measured; ModelError, before any weights are read, for one that cannot.
+
+    ``chat``: whether it is to answer.
+    """
+    spec = spec_of(found)
+    if spec.kind != "decoder" or "language" not in spec.outputs:
+        what = f"kind={spec.kind}, outputs={','.join(spec.outputs) or '-'}"
+        raise ModelError("evaluate.no-decoder", name=found.name, what=what)
+    return needed_tokenizer(found, chat=chat)
 
 
 def _records(patterns: Sequence[str], reading: Callable[[Row], Value], settings: Evaluate) -> list[tuple[Row, Value]]:

@@ -8,13 +8,14 @@ from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
 from amauta.device import DeviceName, NumberType
+from amauta.hub.known import ANY_MODEL
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """What to measure of a model: whichever of text, dialogues and preferences is given."""
 
-    model: Annotated[str, Doc("the model: a folder, a run or a name")]
+    model: Annotated[str, Doc(ANY_MODEL)]
     text: Annotated[tuple[str, ...], Doc("documents, for bits per byte")] = ()
     dialogues: Annotated[tuple[str, ...], Doc("dialogues whose last answer is asked for and compared")] = ()
     preferences: Annotated[tuple[str, ...], Doc("pairs: which answer is likelier, and what the model says itself")] = ()

@@ -21,14 +21,15 @@ def cross_entropy(
     table: Tensor,
     targets: Tensor,
     *,
+    bias: Tensor | None = None,
     z_loss: float = 0.0,
     chunk: int = CHUNK,
     dtype: torch.dtype | None = None,
     gradient: "ChunkGradient | None" = None,
 ) -> tuple[Tensor, int]:
-    """Sum over targets of ``-log softmax(hidden · tableᵀ)[target]`` and their number.
+    """Sum over targets of ``-log softmax(hidden · tableᵀ + bias)[target]`` and their number.
 
-    hidden (..., D), table (V, D), targets (...) with IGNORE where nothing is predicted. ``z_loss`` adds
+    hidden (..., D), table (V, D), bias (V,), targets (...) with IGNORE where nothing is predicted. ``z_loss`` adds
     ``z_loss · logsumexp²`` a token (Chowdhery et al. 2022, arXiv 2204.02311, section 5). ``dtype`` is that of the
     matrix products (f32 when left out); softmax and sums are f32. Work and memory are proportional to the tokens that
     carry a loss: logits of at most ``chunk`` rows exist at a time, and each is computed once, its gradient with it.
@@ -36,25 +37,31 @@ def cross_entropy(
     """
     hidden, targets = _supervised(hidden, targets)
     kind = dtype or torch.float32
-    total = _ChunkedCrossEntropy.apply(hidden, table, targets, z_loss, chunk, kind, gradient or chunk_gradient)
+    total = _ChunkedCrossEntropy.apply(hidden, table, targets, z_loss, chunk, kind, gradient or chunk_gradient, bias)
     return total, targets.numel()  # type: ignore[return-value]  # apply is untyped
 
 
 def token_logprobs(
-    hidden: Tensor, table: Tensor, targets: Tensor, *, chunk: int = CHUNK, dtype: torch.dtype | None = None
+    hidden: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    chunk: int = CHUNK,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Log-probs (nats, f32) of the targets, shaped as they are; 0 where the target is IGNORE. Differentiable.
 
-    hidden (..., D), table (V, D), targets (...). With gradients each chunk's logits are computed again in the backward
-    pass instead of being kept.
+    hidden (..., D), table (V, D), targets (...), bias (V,). With gradients each chunk's logits are computed again in
+    the backward pass instead of being kept.
     """
     flat, wanted = _supervised(hidden, targets)
     pieces: list[Tensor] = []
     for rows, ids in zip(flat.split(chunk), wanted.split(chunk), strict=True):
         if torch.is_grad_enabled():
-            pieces.append(checkpoint(_logprobs, rows, table, ids, dtype, use_reentrant=False))  # type: ignore[arg-type]
+            pieces.append(checkpoint(_logprobs, rows, table, ids, bias, dtype, use_reentrant=False))  # type: ignore[arg-type]
         else:
-            pieces.append(_logprobs(rows, table, ids, dtype))
+            pieces.append(_logprobs(rows, table, ids, bias, dtype))
     found = torch.cat(pieces) if pieces else flat.new_zeros(0, dtype=torch.float32)
     out = torch.zeros(targets.shape, dtype=torch.float32, device=hidden.device)
     return out.masked_scatter(targets != IGNORE, found)
@@ -69,30 +76,38 @@ def _supervised(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return flat[keep], wanted[keep]
 
 
-def _logprobs(rows: Tensor, table: Tensor, ids: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _logprobs(rows: Tensor, table: Tensor, ids: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -> Tensor:
     with torch.autocast(rows.device.type, enabled=False):
         kind = dtype or rows.dtype
         logits = (rows.to(kind) @ table.to(kind).T).float()  # (n, V)
+        logits = logits if bias is None else logits + bias.float()
     return logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def chunk_gradient(rows: Tensor, table: Tensor, ids: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
-    """One chunk, worked by hand: its loss, d loss/d rows (n, D) and d loss/d table (V, D); IGNORE rows count nothing.
+def chunk_gradient(
+    rows: Tensor, table: Tensor, ids: Tensor, z_loss: float, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """One chunk, worked by hand: its loss and the loss's gradient in rows (n, D), table (V, D) and bias (V,), if there
+    is one. IGNORE rows count nothing.
 
     With p = softmax(z) and l = logsumexp(z): d loss/d z = p - onehot + 2·z_loss·l·p. Pure, so that it can be compiled.
     """
     counts = (ids != IGNORE)[:, None]  # (n, 1)
     wanted = ids.clamp_min(0)[:, None]
     logits = (rows @ table.T).float()  # (n, V)
+    if bias is not None:
+        logits = logits + bias.float()
     lse = logits.logsumexp(-1, keepdim=True)  # (n, 1)
     loss = ((lse - logits.gather(1, wanted) + z_loss * lse.square()) * counts).sum()
     slope = (logits - lse).exp() * (1 + 2 * z_loss * lse)
     hit = torch.arange(table.shape[0], device=ids.device) == wanted
-    slope = ((slope - hit.float()) * counts).to(rows.dtype)  # (n, V)
-    return loss, slope @ table, slope.T @ rows
+    slope = (slope - hit.float()) * counts  # (n, V)
+    d_bias = None if bias is None else slope.sum(0)
+    slope = slope.to(rows.dtype)
+    return loss, slope @ table, slope.T @ rows, d_bias
 
 
-ChunkGradient = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
+ChunkGradient = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor | None]]  # the arguments of chunk_gradient
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -108,26 +123,31 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         chunk: int,
         dtype: torch.dtype,
         gradient: ChunkGradient,
+        bias: Tensor | None,
     ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             total = hidden.new_zeros((), dtype=torch.float32)
             d_hidden = torch.empty_like(hidden)
             d_table = torch.zeros_like(table, dtype=torch.float32)
-            weights = table.to(dtype)
+            d_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+            weights, added = table.to(dtype), () if bias is None else (bias,)
             for start in range(0, targets.numel(), chunk):
                 rows, ids = hidden[start : start + chunk].to(dtype), targets[start : start + chunk]
                 n = ids.numel()
                 if n < chunk:  # every chunk has one shape, so that compiled code is compiled once
                     rows, ids = F.pad(rows, (0, 0, 0, chunk - n)), F.pad(ids, (0, chunk - n), value=IGNORE)
-                loss, d_rows, d_weights = gradient(rows, weights, ids, z_loss)
+                loss, d_rows, d_weights, d_added = gradient(rows, weights, ids, z_loss, *added)
                 total += loss
                 d_hidden[start : start + n] = d_rows[:n]
                 d_table += d_weights
-        ctx.save_for_backward(d_hidden, d_table.to(table.dtype))
+                if d_bias is not None and d_added is not None:
+                    d_bias += d_added
+        kept = (d_hidden, d_table.to(table.dtype))
+        ctx.save_for_backward(*kept, *(() if d_bias is None or bias is None else (d_bias.to(bias.dtype),)))
         return total
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        d_hidden, d_table = ctx.saved_tensors  # type: ignore[attr-defined]  # FunctionCtx is untyped
+        d_hidden, d_table, *d_bias = ctx.saved_tensors  # type: ignore[attr-defined]  # FunctionCtx is untyped
         (factor,) = grads
-        return d_hidden * factor, d_table * factor, None, None, None, None, None
+        return d_hidden * factor, d_table * factor, *(None,) * 5, d_bias[0] * factor if d_bias else None

@@ -1,102 +1,194 @@
-"""The decoder: embedding, blocks, final norm, output table. One class; the spec decides its manner."""
+"""The transformer: one class for decoders, encoders and encoder-decoders; the spec decides its manner."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor, nn
 
+from amauta.base.errors import ModelError
+from amauta.models.heads import POOLED, TABLED, Outputs, Table
 from amauta.models.spec import Spec
-from amauta.nn.attention import causal, causal_within_documents, up_to
-from amauta.nn.block import Block
+from amauta.models.stack import Stack
+from amauta.nn.attention import Attention, CrossAttention
 from amauta.nn.cache import Cache
-from amauta.nn.init import initialise
-from amauta.nn.linear import Embedding, Linear
-from amauta.nn.norms import norm
-from amauta.nn.positions import rotary_table
+from amauta.nn.capture import Capture, wanted
+from amauta.nn.feedforward import FeedForward
+from amauta.nn.init import initialise, scaled_residuals
+from amauta.nn.linear import Embedding
+from amauta.nn.local import LocalAttention
+from amauta.nn.lsh import LSHAttention
 
 
 class Transformer(nn.Module):
-    """``forward(ids) → hidden`` and ``logits(hidden) → (B, T, V)``."""
-
-    cos: Tensor
-    sin: Tensor
+    """``forward(ids) → hidden`` and ``logits(hidden)``; ``encode`` and ``decode`` are its two halves."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
-        self.embedding = Embedding(spec.vocabulary, spec.width)
-        self.positions = Embedding(spec.context, spec.width) if spec.positions == "learned" else None
-        self.blocks = nn.ModuleList(
-            Block(
-                spec.width, spec.heads, spec.groups, spec.head, spec.inner,
-                norm_kind=spec.norm, eps=spec.norm_eps, activation=spec.activation,
-                gated=spec.gated, bias=spec.bias, qk_norm=spec.qk_norm, dropout=spec.dropout,
-            )
-            for _ in range(spec.layers)
-        )  # fmt: skip
-        self.norm = norm(spec.norm, spec.width, spec.norm_eps)
-        self.head = None if spec.tied else Linear(spec.width, spec.vocabulary, bias=False)
-        if spec.positions == "rotary":
-            cos, sin = rotary_table(spec.context, spec.head, spec.rope_theta)
-            self.register_buffer("cos", cos, persistent=False)
-            self.register_buffer("sin", sin, persistent=False)
+        self.embedding = Embedding(spec.vocabulary, spec.embedded)
+        self.encoder: Stack | None = None
+        self.decoder: Stack | None = None
+        both = spec.kind == "encoder-decoder"
+        if spec.reformer is not None:
+            from amauta.models.reformer import ReformerStack
+
+            setattr(self, spec.kind, ReformerStack(spec, causal=spec.kind == "decoder"))
+        else:
+            self.encoder = Stack(spec, spec.layers, causal=False) if spec.kind != "decoder" else None
+            layers = spec.decoder_layers if both and spec.decoder_layers is not None else spec.layers
+            self.decoder = Stack(spec, layers, causal=True, cross=both) if spec.kind != "encoder" else None
+        if spec.shared_stacks and self.encoder is not None and self.decoder is not None:
+            _share(self.encoder, self.decoder)
+        self.outputs = Outputs(spec)
 
     @classmethod
     def create(cls, spec: Spec, seed: int) -> "Transformer":
         """A new model with first weights drawn from ``seed``."""
         model = cls(spec)
-        initialise(model, spec.init_std, spec.layers, torch.Generator().manual_seed(seed))
+        initialise(model, _spread(spec), torch.Generator().manual_seed(seed))
         return model
 
     @property
     def output_table(self) -> Tensor:
-        """(V, D): the matrix that turns hidden states into logits."""
-        return self.embedding.weight if self.head is None else self.head.weight
+        """(V, D): the matrix that turns ``output_states`` into logits."""
+        table = self.outputs.table().table
+        return self.embedding.weight if table is None else table.weight
+
+    @property
+    def output_bias(self) -> Tensor | None:
+        """(V,): what is added to the logits, if anything."""
+        return self.outputs.table().bias
+
+    def output_states(self, hidden: Tensor) -> Tensor:  # (..., D) -> (..., D or E)
+        """What is multiplied by the output table: hidden states, in most families as they are."""
+        return self.outputs.table().states(hidden)
 
     @property
     def device(self) -> torch.device:
         return self.embedding.weight.device
 
+    @property
+    def writes(self) -> bool:
+        """Whether it can continue a text: a decoder with an output over the vocabulary."""
+        return self.decoder is not None and "language" in self.spec.outputs
+
+    @property
+    def caches(self) -> bool:
+        """Whether its decoder can keep what it has read (``new_cache``); a Reformer reads all again."""
+        return isinstance(self.decoder, Stack)
+
     def packed_rows(self) -> dict[Tensor, tuple[int, ...]]:
-        """Weights that hold several matrices one above another, with the rows of each: q|k|v and gate|up."""
+        """Weights that hold several matrices one above another, with the rows of each: q|k|v, k|v and gate|up."""
         found: dict[Tensor, tuple[int, ...]] = {}
-        for block in self.blocks:
-            found[block.attention.qkv.weight] = block.attention.split_sizes()
-            if self.spec.gated:
-                found[block.feedforward.up.weight] = (self.spec.inner, self.spec.inner)
+        for part in self.modules():
+            if isinstance(part, Attention | LocalAttention | LSHAttention):
+                found[part.qkv.weight] = part.split_sizes()
+            elif isinstance(part, CrossAttention):
+                found[part.kv.weight] = (part.kv.out_features // 2,) * 2
+            elif isinstance(part, FeedForward) and part.gated:
+                found[part.up.weight] = (part.up.out_features // 2,) * 2
         return found
 
     def new_cache(self, rows: int, slots: int, dtype: torch.dtype | None = None) -> Cache:
         """An empty cache for ``rows`` sequences of at most ``slots`` tokens."""
         spec = self.spec
+        assert self.decoder is not None
         return Cache(
-            spec.layers, rows, slots, spec.groups, spec.head,
+            self.decoder.layers, rows, slots, spec.groups, spec.head,
             device=self.device, dtype=dtype or self.embedding.weight.dtype,
         )  # fmt: skip
+
+    @overload
+    def forward(self, ids: Tensor, *, capture: None = None, **given: Tensor | Cache | None) -> Tensor: ...
+    @overload
+    def forward(
+        self, ids: Tensor, *, capture: Iterable[str], **given: Tensor | Cache | None
+    ) -> tuple[Tensor, dict[str, Capture]]: ...
 
     def forward(
         self,
         ids: Tensor,  # (B, T)
         *,
-        positions: Tensor | None = None,  # (B, T); 0..T-1 when left out
+        decoder_ids: Tensor | None = None,  # (B, T'), of an encoder-decoder
+        mask: Tensor | None = None,  # (B, T); False on padding of ids
+        segments: Tensor | None = None,  # (B, T)
+        positions: Tensor | None = None,  # (B, T); counted from each row's first real token when left out
         documents: Tensor | None = None,  # (B, T); tokens of different numbers cannot see each other
+        prefix: Tensor | None = None,  # (B,); so many first tokens are seen by all
         cache: Cache | None = None,
-    ) -> Tensor:  # (B, T, D)
-        if positions is None:
-            positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
-        if cache is not None:
-            mask = up_to(positions, int(positions.max()) + 1)
-        elif documents is not None:
-            mask = causal_within_documents(documents)
+        capture: Iterable[str] | None = None,  # of "attention", "heads" and "hidden"
+    ):
+        """Hidden states (B, T, D), of the decoder (B, T', D) where there are two stacks.
+
+        With ``capture`` also what each stack's layers saw: {"decoder": Capture, …}; attention is then computed by its
+        definition, with the same weights. ModelError when an encoder-decoder gets no ``decoder_ids``.
+        """
+        seen = {}
+        if capture is not None:
+            kinds = wanted(capture)
+            seen = {name: Capture(kinds) for name in ("encoder", "decoder") if getattr(self, name) is not None}
+        if self.decoder is None:
+            hidden = self.encode(
+                ids, mask=mask, segments=segments, positions=positions, documents=documents,
+                capture=seen.get("encoder"),
+            )  # fmt: skip
+        elif self.encoder is None:
+            hidden = self.decode(
+                ids, mask=mask, segments=segments, positions=positions, documents=documents, prefix=prefix,
+                cache=cache, capture=seen.get("decoder"),
+            )  # fmt: skip
         else:
-            mask = causal(ids.shape[1], ids.device)
-        x = self.embed(ids, positions)
-        rotary = None
-        if self.positions is None:
-            rotary = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # (B, T, 1, K/2)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, mask, rotary, cache, layer, positions)
-        return self.norm(x)
+            if decoder_ids is None:
+                raise ModelError("model.no-decoder-ids")
+            encoded = self.encode(ids, mask=mask, capture=seen.get("encoder"))
+            hidden = self.decode(
+                decoder_ids, encoded=encoded, encoded_mask=mask, cache=cache, capture=seen.get("decoder")
+            )
+        return hidden if capture is None else (hidden, seen)
+
+    def encode(
+        self,
+        ids: Tensor,  # (B, S)
+        *,
+        mask: Tensor | None = None,
+        segments: Tensor | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        capture: Capture | None = None,
+    ) -> Tensor:  # (B, S, D)
+        """The encoder's states."""
+        assert self.encoder is not None
+        positions = _places(ids, mask) if positions is None else positions
+        x = self.embed(self.encoder, ids, positions, segments)
+        return self.encoder(x, positions=positions, real=mask, documents=documents, capture=capture)
+
+    def decode(
+        self,
+        ids: Tensor,  # (B, T)
+        *,
+        mask: Tensor | None = None,
+        segments: Tensor | None = None,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        prefix: Tensor | None = None,
+        cache: Cache | None = None,
+        encoded: Tensor | None = None,  # (B, S, D); with a cache they are needed in the first call only
+        encoded_mask: Tensor | None = None,  # (B, S)
+        capture: Capture | None = None,
+    ) -> Tensor:  # (B, T, D)
+        """The decoder's states."""
+        assert self.decoder is not None
+        positions = _places(ids, mask) if positions is None else positions
+        if cache is not None:
+            if encoded is not None:
+                cache.across_mask = encoded_mask
+            encoded_mask = cache.across_mask
+        x = self.embed(self.decoder, ids, positions, segments)
+        return self.decoder(
+            x, positions=positions, real=mask, documents=documents, prefix=prefix, cache=cache,
+            encoded=encoded, encoded_real=encoded_mask, capture=capture,
+        )  # fmt: skip
 
     def compiled(self) -> Callable[..., Tensor]:
         """This model with its ``forward`` compiled for one shape of input; the weights are shared.
@@ -107,13 +199,38 @@ class Transformer(nn.Module):
         self.embed = torch.compiler.disable(self.embed)
         return torch.compile(self, dynamic=False)
 
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:  # (B, T) -> (B, T, D)
-        """Token (and learned position) embeddings."""
+    def embed(self, stack: Stack, ids: Tensor, positions: Tensor, segments: Tensor | None) -> Tensor:
+        """(B, T) -> (B, T, D): token embeddings, and what the stack adds to them."""
         x = self.embedding(ids)
-        return x if self.positions is None else x + self.positions(positions)
+        if self.spec.embedding_scale != 1.0:
+            x = x * self.spec.embedding_scale
+        return stack.embed(x, positions, segments)
 
-    def logits(self, hidden: Tensor) -> Tensor:  # (..., D) -> (..., V)
-        return hidden @ self.output_table.type_as(hidden).T
+    def logits(self, hidden: Tensor, *, mask: Tensor | None = None, output: str | None = None) -> Tensor:
+        """Of the model's own output, or the one called ``output``: (..., V), (B, labels), (B, 2), (B, T) or (B, T, 2).
+
+        ``mask`` (B, T) is False on padding; only what is computed for whole sequences needs it. ModelError when the
+        model has no output, or not that one.
+        """
+        name = self.outputs.named(output)
+        if name in TABLED:
+            return self._over_vocabulary(getattr(self.outputs, name), hidden)
+        found = getattr(self.outputs, name)(self.pool(hidden, mask) if name in POOLED else hidden)
+        return found.squeeze(-1) if name == "value" else found
+
+    def _over_vocabulary(self, head: Table, hidden: Tensor) -> Tensor:
+        table = self.embedding.weight if head.table is None else head.table.weight
+        states = head.states(hidden)
+        logits = states @ table.type_as(states).T
+        return logits if head.bias is None else logits + head.bias.type_as(logits)
+
+    def pool(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, D): the state that stands for each sequence, through the pooler where there is one."""
+        return self.outputs.pooled(hidden, mask)
+
+    def sentence(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, D'): one vector a sequence (the mean of the states where the spec has no ``sentence``)."""
+        return self.outputs.embedded(hidden, mask)
 
     @torch.inference_mode()
     def score(self, ids: Sequence[int]) -> Tensor:
@@ -127,3 +244,38 @@ class Transformer(nn.Module):
         """Log-probs (nats, f32) of every token after ``prefix``: (V,)."""
         row = torch.tensor([list(prefix)], device=self.device)
         return self.logits(self(row)[:, -1]).float().log_softmax(-1)[0]
+
+
+def _places(ids: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, T): 0..T-1, or counted from each row's first real token."""
+    if mask is None:
+        return torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def _share(encoder: Stack, decoder: Stack) -> None:
+    """One set of weights for both, all but the decoder's attention to the encoder."""
+    for mine, theirs in zip(decoder.blocks, encoder.blocks, strict=False):
+        for name in ("attention_norm", "attention", "attention_after", "feedforward_norm", "feedforward",
+                     "feedforward_after"):  # fmt: skip
+            setattr(mine, name, getattr(theirs, name))
+    for name in ("positions", "segments", "embedding_norm", "embedding_map", "norm"):
+        setattr(decoder, name, getattr(encoder, name))
+
+
+def _spread(spec: Spec) -> Callable[[str, Tensor], float | Tensor]:
+    """The standard deviations of the first weights: GPT-2's before pre-norms, BERT's after post-norms, T5's own."""
+    if spec.positions == "relative" and spec.attention_scale is not None:
+        return lambda name, matrix: _t5_spread(spec, name, matrix)
+    return scaled_residuals(spec.init_std, spec.layers) if spec.norm_place == "pre" else lambda *_: spec.init_std
+
+
+def _t5_spread(spec: Spec, name: str, matrix: Tensor) -> float | Tensor:
+    """Raffel et al. 2020, in the authors' code: by fan-in, and q smaller by √K because its scores are not scaled."""
+    if name == "embedding.weight":
+        return 1.0
+    if name.endswith("attention.qkv.weight"):
+        rows = torch.full((matrix.shape[0], 1), spec.width**-0.5, device=matrix.device)
+        rows[: spec.heads * spec.head] *= spec.head**-0.5
+        return rows
+    return (matrix.shape[1] * (spec.head if name.endswith("cross.q.weight") else 1)) ** -0.5

@@ -1,7 +1,8 @@
-"""Self-attention with grouped key/value heads (Vaswani et al. 2017, arXiv 1706.03762, eq. 1; Ainslie et al. 2023,
-arXiv 2305.13245), and who may look at whom.
+"""Attention with grouped key/value heads (Vaswani et al. 2017, arXiv 1706.03762, eq. 1; Ainslie et al. 2023,
+arXiv 2305.13245), over a sequence's own tokens or over an encoder's.
 
-A mask is boolean, True where a query may look, and broadcasts to (B, 1, T, S).
+A mask is boolean, True where a query may look (``masks.py``), or a number to be added to the scores, -inf where it may
+not; it broadcasts to (B, H, T, S). None: everybody sees everything.
 """
 
 import torch
@@ -9,68 +10,73 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from amauta.nn.cache import Cache
+from amauta.nn.capture import Capture
 from amauta.nn.linear import Linear
 from amauta.nn.norms import RMSNorm
 from amauta.nn.positions import rotate
 
-
-def causal(length: int, device: torch.device) -> Tensor:
-    """(1, 1, T, T): a token sees itself and what stands before it."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
-
-
-def causal_within_documents(documents: Tensor) -> Tensor:
-    """(B, 1, T, T) from document numbers (B, T): causal, and never across a document's edge."""
-    same = documents[:, None, :, None] == documents[:, None, None, :]
-    return same & causal(documents.shape[1], documents.device)
-
-
-def up_to(positions: Tensor, span: int) -> Tensor:
-    """(B, 1, T, span) for cached keys: the query at position p sees the slots 0..p."""
-    return torch.arange(span, device=positions.device) <= positions[:, None, :, None]
-
-
 SHORT = 512  # keys up to which a compiled product beats the fused kernel on a processor (benchmarks/pretrain.py)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """``softmax(q kᵀ / √K + mask) v``: q (B, T, H, K), k and v (B, S, G, K), mask (B, 1, T, S) → (B, T, H·K)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float = 0.0) -> Tensor:
+    """``softmax(scale · q kᵀ + mask) v``: q (B, T, H, K), k and v (B, S, G, K) → (B, T, H·K)."""
     heads, groups = q.shape[2], k.shape[2]
-    if torch.compiler.is_compiling() and q.device.type == "cpu" and k.shape[1] <= SHORT:
-        return _attend_in_products(q, k, v, mask)
+    if torch.compiler.is_compiling() and q.device.type == "cpu" and k.shape[1] <= SHORT and not dropout:
+        return _attend_in_products(q, k, v, mask, scale)
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(q.dtype)
     out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, enable_gqa=heads != groups
-    )  # (B, H, T, K)
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
+        attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=heads != groups,
+    )  # (B, H, T, K)  # fmt: skip
     return out.transpose(1, 2).flatten(2)
 
 
-def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """The same in two matrix products; what stands between them becomes one loop when it is compiled."""
     share = q.shape[2] // k.shape[2]
     q, k, v = q.transpose(1, 2), *(x.repeat_interleave(share, dim=2).transpose(1, 2) for x in (k, v))
-    scores = (q * q.shape[-1] ** -0.5) @ k.mT  # (B, H, T, S)
-    weights = scores.float().masked_fill(~mask, -torch.inf).softmax(dim=-1).to(v.dtype)
+    weights = _masked((q * scale) @ k.mT, mask).softmax(dim=-1).to(v.dtype)  # (B, H, T, S)
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
-def attend_by_definition(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def attend_by_definition(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     """The same as ``attend``, written as the equation; also returns the weights (B, H, T, S) in f32."""
     share = q.shape[2] // k.shape[2]
     k, v = (x.repeat_interleave(share, dim=2).float() for x in (k, v))  # (B, S, H, K)
-    scores = torch.einsum("bthk,bshk->bhts", q.float(), k) / q.shape[-1] ** 0.5
-    weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1)
+    weights = _masked(torch.einsum("bthk,bshk->bhts", q.float(), k) * scale, mask).softmax(dim=-1)
     return torch.einsum("bhts,bshk->bthk", weights, v).flatten(2).type_as(q), weights
+
+
+def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores in f32, hidden ones at -inf."""
+    scores = scores.float()
+    if mask is None:
+        return scores
+    return scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -torch.inf)
 
 
 class Attention(nn.Module):
     """Queries, keys and values from one matrix (rows: H·K of q, G·K of k, G·K of v), attention, output projection."""
 
     def __init__(
-        self, width: int, heads: int, kv_heads: int, head_width: int, *, bias: bool, qk_norm: bool, eps: float
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        head_width: int,
+        *,
+        scale: float,
+        bias: bool,
+        qkv_bias: bool,
+        qk_norm: bool,
+        eps: float,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_width = heads, kv_heads, head_width
-        self.qkv = Linear(width, (heads + 2 * kv_heads) * head_width, bias=bias)
+        self.scale, self.dropout = scale, dropout
+        self.qkv = Linear(width, (heads + 2 * kv_heads) * head_width, bias=qkv_bias)
         self.out = Linear(heads * head_width, width, bias=bias)
         self.q_norm = RMSNorm(head_width, eps) if qk_norm else None
         self.k_norm = RMSNorm(head_width, eps) if qk_norm else None
@@ -82,11 +88,12 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,  # (B, T, D)
-        mask: Tensor,  # (B, 1, T, S)
+        mask: Tensor | None,
         rotary: tuple[Tensor, Tensor] | None,
         cache: Cache | None = None,
         layer: int = 0,
         positions: Tensor | None = None,  # (B, T), needed with a cache
+        capture: Capture | None = None,
     ) -> Tensor:  # (B, T, D)
         B, T, _ = x.shape
         q, k, v = (part.view(B, T, -1, self.head_width) for part in self.qkv(x).split(self.split_sizes(), dim=-1))
@@ -95,7 +102,55 @@ class Attention(nn.Module):
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         if cache is not None:
-            assert positions is not None
+            assert positions is not None and mask is not None
             cache.write(layer, k, v, positions)
             k, v = (held.to(q.dtype) for held in cache.read(layer, mask.shape[-1]))
-        return self.out(attend(q, k, v, mask))
+        if capture is not None:
+            return self.out(_captured(q, k, v, mask, self.scale, capture, capture.attention))
+        return self.out(attend(q, k, v, mask, self.scale, self.dropout if self.training else 0.0))
+
+
+class CrossAttention(nn.Module):
+    """Queries from the decoder, keys and values (one matrix; rows: k, then v) from the encoder's states."""
+
+    def __init__(self, width: int, heads: int, head_width: int, *, scale: float, bias: bool, dropout: float) -> None:
+        super().__init__()
+        self.head_width, self.scale, self.dropout = head_width, scale, dropout
+        self.q = Linear(width, heads * head_width, bias=bias)
+        self.kv = Linear(width, 2 * heads * head_width, bias=bias)
+        self.out = Linear(heads * head_width, width, bias=bias)
+
+    def forward(
+        self,
+        x: Tensor,  # (B, T, D)
+        encoded: Tensor | None,  # (B, S, D); None: the cache holds their keys and values
+        mask: Tensor | None,
+        cache: Cache | None = None,
+        layer: int = 0,
+        capture: Capture | None = None,
+    ) -> Tensor:  # (B, T, D)
+        B, T, _ = x.shape
+        q = self.q(x).view(B, T, -1, self.head_width)
+        if encoded is None:
+            assert cache is not None
+            k, v = cache.across[layer]
+        else:
+            k, v = (part.unflatten(-1, (-1, self.head_width)) for part in self.kv(encoded).chunk(2, dim=-1))
+            if cache is not None:
+                cache.across[layer] = (k, v)
+        if capture is not None:
+            return self.out(_captured(q, k, v, mask, self.scale, capture, capture.cross, heads=False))
+        return self.out(attend(q, k, v, mask, self.scale, self.dropout if self.training else 0.0))
+
+
+def _captured(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, capture: Capture, into: list[Tensor],
+    heads: bool = True,
+) -> Tensor:  # fmt: skip
+    """Attention by its definition, with what was asked for kept."""
+    out, weights = attend_by_definition(q, k, v, mask, scale)
+    if "attention" in capture.wanted:
+        into.append(weights)
+    if "heads" in capture.wanted and heads:
+        capture.heads.append(out.view(q.shape))
+    return out

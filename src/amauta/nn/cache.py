@@ -28,6 +28,9 @@ class Cache:
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self.rows = torch.arange(rows, device=device)[:, None]  # (B, 1)
+        # of an encoder-decoder: each layer's keys and values of the encoder's states, and which of those are real
+        self.across: dict[int, tuple[Tensor, Tensor]] = {}
+        self.across_mask: Tensor | None = None
 
     @property
     def slots(self) -> int:
@@ -41,3 +44,10 @@ class Cache:
     def read(self, layer: int, span: int) -> tuple[Tensor, Tensor]:
         """The first ``span`` slots, (B, span, G, K) each."""
         return self.keys[layer][:, :span], self.values[layer][:, :span]
+
+    def keep(self, places: list[int]) -> None:
+        """Only these rows, in this order."""
+        self.keys, self.values = self.keys[:, places], self.values[:, places]  # (L, B', S, G, K)
+        self.lengths, self.rows = self.lengths[places], self.rows[: len(places)]
+        self.across = {layer: (k[places], v[places]) for layer, (k, v) in self.across.items()}
+        self.across_mask = None if self.across_mask is None else self.across_mask[places]

@@ -21,7 +21,7 @@ class Optimizers:
         muon_dtype: torch.dtype = torch.float32,
     ) -> None:
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        matrices = [p for name, p in trained.items() if p.dim() == 2 and name.startswith("blocks.")]
+        matrices = [p for name, p in trained.items() if p.dim() == 2 and "blocks." in name]
         held = set(matrices)
         others = [p for p in trained.values() if p not in held]
         self.names = {p: name for name, p in trained.items()}

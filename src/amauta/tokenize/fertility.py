@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from itertools import islice
 
-from amauta.tokenize.tokenizer import Tokenizer, utf8
+from amauta.tokenize.either import AnyTokenizer
+from amauta.tokenize.tokenizer import utf8
 
 _BATCH = 512  # texts encoded at once
 
 
-def fertility(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> dict[str, dict[str, int | float | None]]:
+def fertility(tokenizer: AnyTokenizer, texts: Iterable[tuple[str, str]]) -> dict[str, dict[str, int | float | None]]:
     """For each language of ``texts`` (pairs of language and text), in order of appearance, what its texts cost.
 
     ``texts``, ``words`` (runs without white space), ``bytes`` (UTF-8), ``tokens``; ``tokens_per_word`` (fertility),

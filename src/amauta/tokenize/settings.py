@@ -44,7 +44,7 @@ class TrainTokenizer:
 class EncodeText:
     """Show the pieces and the ids of a text."""
 
-    tokenizer: Annotated[Path, Doc("tokenizer or model folder")]
+    tokenizer: Annotated[str, Doc("a tokenizer's folder, or a model: its folder, a file, a name")]
     text: Annotated[str, Doc("the text to encode")]
 
 
@@ -52,7 +52,7 @@ class EncodeText:
 class ShowTokenizer:
     """Show what a tokenizer holds, and how many tokens each language costs."""
 
-    tokenizer: Annotated[Path, Doc("tokenizer or model folder")]
+    tokenizer: Annotated[str, Doc("a tokenizer's folder, or a model: its folder, a file, a name")]
     text: Annotated[tuple[Path, ...], Doc("files to measure tokens per word and bytes per token on")] = ()
     by: Annotated[str, Doc("field that names a record's language; without it a record counts under its file")] = (
         "language"

@@ -54,6 +54,7 @@ class Tokenizer:
         self.roles = {role: ids[name] for role, name in ROLES.items()}
         self.special = frozenset(self.names)
         self.stops = (self.end, self.turn)
+        self.has_chat = True
         for name in self.names.values():
             if not self.special.isdisjoint(self.encode(name)):
                 raise ModelError("tokenize.special-from-text", where=where, name=name)
@@ -83,6 +84,20 @@ class Tokenizer:
         """``<|begin|>``, the ids of ``text``, ``<|end|>``."""
         return [self.begin, *self.encode(text), self.end]
 
+    def prompt(self, text: str) -> list[int]:
+        """``<|begin|>`` and the ids of ``text``: what a model continues."""
+        return [self.begin, *self.encode(text)]
+
+    def around(self, text: str, pair: str | None = None, *, longest: int | None = None) -> tuple[list[int], list[int]]:
+        """The ids and the segments (0, 1) of a text, or of a pair of texts, each laid out as a document.
+
+        ``longest`` cuts the first text's end, so that its document has at most so many tokens.
+        """
+        ids = self.encode(text)
+        first = [self.begin, *(ids if longest is None else ids[: max(0, longest - 2)]), self.end]
+        second = [] if pair is None else self.document(pair)
+        return first + second, [0] * len(first) + [1] * len(second)
+
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
         """The text of ``ids``; bytes that are no UTF-8 become U+FFFD. Special tokens are left out, or named."""
         found = []
@@ -103,16 +118,10 @@ class Tokenizer:
             self.names.get(id) or self.token_bytes(id).decode("utf-8", errors="backslashreplace") for id in _plain(ids)
         ]
 
-    def longest(self, count: int) -> list[int]:
-        """The ids of the ``count`` tokens with the most bytes, longest first; of equals, the one learnt first."""
-        return sorted(range(self.size), key=lambda id: (-len(self._bytes[id]), id))[:count]
-
     @cached_property
     def fingerprint(self) -> str:
         """A hash of what decides the ids: vocabulary, merges, splitting and special tokens. 32 hex digits."""
-        whole = json.loads(self.inner.to_str())
-        what = {part: whole[part] for part in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
-        return hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return fingerprint_of(self.inner)
 
     def save(self, folder: Path, *, max_length: int | None = None) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, the chat template in it.
@@ -149,6 +158,13 @@ class Tokenizer:
             "chat_template": chat_template(self.names.values()),
         }
         return config if max_length is None else {**config, "model_max_length": max_length}
+
+
+def fingerprint_of(inner: tokenizers.Tokenizer) -> str:
+    """A hash of what decides the ids: vocabulary, merges, splitting and special tokens. 32 hex digits."""
+    whole = json.loads(inner.to_str())
+    what = {part: whole[part] for part in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
+    return hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def byte_characters() -> dict[str, int]:

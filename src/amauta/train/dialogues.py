@@ -9,10 +9,10 @@ from amauta.base.errors import DataError
 from amauta.base.messages import say
 from amauta.data.batches import Batch, Piece
 from amauta.data.read import Reader, Row, read
-from amauta.data.records import Message, messages_of, preference_of
+from amauta.data.records import messages_of, preference_of
 from amauta.metrics import console
-from amauta.tokenize.chat import Rendered, render
-from amauta.tokenize.tokenizer import Tokenizer
+from amauta.tokenize.chat import Rendered, render, render_answers
+from amauta.tokenize.either import AnyTokenizer
 from amauta.train.start import fit_length
 
 
@@ -38,7 +38,7 @@ class Prepared:
 
 
 def prepare_dialogues(
-    patterns: Sequence[str], tokenizer: Tokenizer, *, length: int, too_long: str, may_skip: int
+    patterns: Sequence[str], tokenizer: AnyTokenizer, *, length: int, too_long: str, may_skip: int
 ) -> Prepared:
     """One piece a dialogue, a loss on what the assistant says and on its ends of turn."""
     reader, made = read(patterns, may_skip=may_skip), Prepared()
@@ -46,44 +46,37 @@ def prepare_dialogues(
         rendered = render(tokenizer, messages, training=True, where=_place(row))
         first = rendered.loss.index(True)
         kept = fit_length(row, rendered.ids, len(rendered.ids) - 1, length, too_long, answer=first + 1)
-        _add(made, row, [_piece(rendered, 0, kept)] if kept else None, cut=kept != len(rendered.ids))
+        _add(made, row, [_piece(rendered, kept)] if kept else None, cut=kept != len(rendered.ids))
     return _counted(made, reader, length)
 
 
 def prepare_preferences(
-    patterns: Sequence[str], tokenizer: Tokenizer, *, length: int, too_long: str, may_skip: int
+    patterns: Sequence[str], tokenizer: AnyTokenizer, *, length: int, too_long: str, may_skip: int
 ) -> Prepared:
     """Two pieces a pair, the chosen dialogue and the rejected one; a loss on the last answer only.
 
-    The prompt's ids are the same in both and end where the answer begins: they are laid out once and never re-encoded.
+    The prompt's ids are the same in both and end where the answer begins. DataError, with file and line, where another
+    model's template does not lay them out so.
     """
     reader, made = read(patterns, may_skip=may_skip), Prepared()
     for row, pair in reader.each(preference_of):
-        before = render(tokenizer, pair.prompt, reply=True, where=_place(row))
-        answers = [_answer(tokenizer, pair.prompt, text, row) for text in (pair.chosen, pair.rejected)]
+        before, answers = render_answers(tokenizer, pair.prompt, (pair.chosen, pair.rejected), where=_place(row))
         slots = sum(len(answer.ids) - 1 for answer in answers)
-        begin = len(before.ids)
         if slots <= length:
-            _add(made, row, [_piece(answer, begin, len(answer.ids)) for answer in answers], cut=False)
+            _add(made, row, [_piece(answer, len(answer.ids)) for answer in answers], cut=False)
             continue
         fit_length(row, before.ids, slots, length, too_long)  # raises under "error"
         room = length // 2 + 1  # each side gets half of the row
-        fits = too_long == "cut" and room > begin
-        cut = [_piece(answer, begin, min(room, len(answer.ids))) for answer in answers] if fits else None
+        fits = too_long == "cut" and room > len(before.ids)
+        cut = [_piece(answer, min(room, len(answer.ids))) for answer in answers] if fits else None
         same = cut is not None and np.array_equal(cut[0].ids, cut[1].ids)  # the difference was cut off
         _add(made, row, None if same else cut, cut=True)
     return _counted(made, reader, length)
 
 
-def _answer(tokenizer: Tokenizer, prompt: Sequence[Message], text: str, row: Row) -> Rendered:
-    return render(tokenizer, [*prompt, {"role": "assistant", "content": text}], where=_place(row))
-
-
-def _piece(rendered: Rendered, begin: int, end: int) -> Piece:
-    """The first ``end`` tokens, with a loss where the renderer says so and not before ``begin``."""
-    loss = np.array(rendered.loss[1:end], dtype=bool)
-    loss[: max(0, begin - 1)] = False
-    return Piece(np.array(rendered.ids[:end]), loss)
+def _piece(rendered: Rendered, end: int) -> Piece:
+    """The first ``end`` tokens, with a loss where the renderer says so."""
+    return Piece(np.array(rendered.ids[:end]), np.array(rendered.loss[1:end], dtype=bool))
 
 
 def _add(made: Prepared, row: Row, pieces: list[Piece] | None, *, cut: bool) -> None:

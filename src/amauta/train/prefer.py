@@ -49,7 +49,7 @@ def prefer(settings: Prefer) -> dict[str, Any]:
         made = prepare_preferences(
             patterns, tokenizer, length=length, too_long=settings.too_long, may_skip=settings.may_skip
         )
-        check_units(made.units, vocabulary=tokenizer.size, turn=tokenizer.turn, where=", ".join(patterns))
+        check_units(made.units, vocabulary=model.spec.vocabulary, ends=tokenizer.stops, where=", ".join(patterns))
         return made
 
     def logprobs(units: Sequence[Sequence[Piece]]) -> Tensor:

@@ -1,6 +1,6 @@
 """What is checked before step 0: a fault found here costs a second, found later a night."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 
 from amauta.base.errors import DataError, ModelError
 from amauta.data.batches import Piece
+from amauta.models.spec import Spec
 
 
 def check_model(model: nn.Module, length: int, context: int) -> torch.device:
@@ -20,12 +21,30 @@ def check_model(model: nn.Module, length: int, context: int) -> torch.device:
     return torch.device(devices.pop())
 
 
-def check_units(units: Sequence[Sequence[Piece]], *, vocabulary: int, turn: int | None, where: str) -> None:
-    """Every id in range, at least one supervised token, and with ``turn`` at least one supervised end of turn.
+def check_spec(spec: Spec, name: str) -> None:
+    """ModelError, with what it is, for a model that next-token steps cannot train as it is used."""
+    what: list[str] = []
+    if spec.kind != "decoder":
+        what.append(f"kind={spec.kind}")
+    if spec.outputs != ("language",):
+        what.append(f"outputs={','.join(spec.outputs) or '-'}")
+    if spec.output_bias:
+        what.append("output_bias=True")
+    if spec.output_scale != 1.0:
+        what.append(f"output_scale={spec.output_scale:.6g}")
+    if spec.reformer is not None:
+        what.append("reformer")
+    if what:
+        raise ModelError("train.not-by-this", name=name, what=", ".join(what))
+
+
+def check_units(units: Sequence[Sequence[Piece]], *, vocabulary: int, ends: Collection[int] | None, where: str) -> None:
+    """Every id in range, at least one supervised token, and at least one supervised token of ``ends``, those that end
+    an answer (None: there are no answers).
 
     ``where`` names the source. Raises DataError.
     """
-    supervised, ends = 0, 0
+    supervised, ended = 0, 0
     for number, unit in enumerate(units):
         for piece in unit:
             low, high = int(piece.ids.min()), int(piece.ids.max())
@@ -34,8 +53,8 @@ def check_units(units: Sequence[Sequence[Piece]], *, vocabulary: int, turn: int 
                 raise DataError("train.id-out-of-range", where=where, unit=number, id=wrong, vocabulary=vocabulary)
             wanted = piece.ids[1:] if piece.loss is None else piece.ids[1:][np.asarray(piece.loss, dtype=bool)]
             supervised += len(wanted)
-            ends += int((wanted == turn).sum()) if turn is not None else 0
+            ended += int(np.isin(wanted, list(ends or ())).sum())
     if not supervised:
         raise DataError("train.nothing-supervised", where=where, units=len(units))
-    if turn is not None and not ends:
+    if ends is not None and not ended:
         raise DataError("train.no-end-of-turn", where=where, units=len(units))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from amauta.base.errors import ModelError
+from amauta.base.errors import ConfigError, ModelError
 from amauta.base.messages import say
 from amauta.base.seeds import derive
 from amauta.bits import measure
@@ -18,17 +18,18 @@ from amauta.data.batches import Batch, Piece, Stored
 from amauta.data.read import Reader, read
 from amauta.data.records import text_of
 from amauta.device import Device
-from amauta.hub import find_model
+from amauta.hub import Found, find_model
 from amauta.losses.token import chunk_gradient, cross_entropy
 from amauta.metrics import progress
-from amauta.models import count, exchange
-from amauta.models.spec import complete
+from amauta.models import count
+from amauta.models.exchange.opening import needed_tokenizer, read_weights, spec_of, tokenizer_called
+from amauta.models.sizes import complete
 from amauta.models.transformer import Transformer
 from amauta.runs import Run
 from amauta.score import sequence_logprobs
-from amauta.tokenize.tokenizer import Tokenizer
+from amauta.tokenize.either import AnyTokenizer, documents, scored
 from amauta.train.loop import Step, Work, train
-from amauta.train.preflight import check_model, check_units
+from amauta.train.preflight import check_model, check_spec, check_units
 from amauta.train.settings import Pretrain
 from amauta.train.start import conclude, open_run, prepare, sampler, stream_and_steps
 
@@ -45,20 +46,23 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
     if finished is not None:
         return finished
     device, loop = prepare(settings.loop)
-    tokenizer = Tokenizer.load(settings.tokenizer)
-    model = _model(settings, tokenizer).to(device.device)
+    start = None if settings.start is None else find_model(settings.start)
+    if start is not None:
+        check_spec(spec_of(start), start.name)
+    tokenizer = tokenizer_for(settings, start)
+    model = _model(settings, tokenizer, start).to(device.device)
     length = settings.length or model.spec.context
     check_model(model, length, model.spec.context)
     reader = read(settings.text, may_skip=settings.may_skip)
     units = Stored(_encode(run, reader, tokenizer), length)
     check_units([units[i] for i in range(min(len(units.lengths), 1000))],
-                vocabulary=tokenizer.size, turn=None, where=", ".join(settings.text))  # fmt: skip
+                vocabulary=model.spec.vocabulary, ends=None, where=", ".join(settings.text))  # fmt: skip
     heldout = list(_heldout(settings, tokenizer))
     if heldout:
         check_units([[Piece(np.asarray(ids))] for ids, _, _ in heldout],
-                    vocabulary=tokenizer.size, turn=None, where=", ".join(settings.heldout))  # fmt: skip
+                    vocabulary=model.spec.vocabulary, ends=None, where=", ".join(settings.heldout))  # fmt: skip
     stream, steps = stream_and_steps(units, loop, length)
-    prompts = [(text, [tokenizer.begin, *tokenizer.encode(text)]) for text in settings.prompts]
+    prompts = [(text, tokenizer.prompt(text)) for text in settings.prompts]
 
     def evaluate() -> dict[str, float]:
         return _scored(model, heldout, loop.rows, length, device)
@@ -83,8 +87,7 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
         "documents": len(units.store),
         "skipped": reader.skipped,
     }
-    parent = None if settings.start is None else find_model(settings.start)
-    return conclude(run, settings, model, tokenizer, result, parent=parent, files=reader.files)
+    return conclude(run, settings, model, tokenizer, result, parent=start, files=reader.files)
 
 
 def causal_step(device: Device, *, z_loss: float = 0.0, compiled: bool = False) -> Step:
@@ -100,19 +103,30 @@ def causal_step(device: Device, *, z_loss: float = 0.0, compiled: bool = False) 
     return step
 
 
-def _model(settings: Pretrain, tokenizer: Tokenizer) -> Transformer:
-    if settings.start is None:
-        spec = complete(settings.shape, tokenizer.size)
-        return Transformer.create(spec, derive(settings.loop.seed, "weights"))
-    folder = find_model(settings.start)
-    theirs = Tokenizer.load(folder).fingerprint
-    if theirs != tokenizer.fingerprint:
-        raise ModelError("train.other-tokenizer", start=folder, tokenizer=settings.tokenizer, theirs=theirs,
+def tokenizer_for(settings: Pretrain, start: Found | None) -> AnyTokenizer:
+    """The tokenizer that the settings name, else that of the model to go on from.
+
+    ConfigError when neither is given, ModelError when both are and differ.
+    """
+    if settings.tokenizer is None:
+        if start is None:
+            raise ConfigError("train.no-tokenizer")
+        return needed_tokenizer(start)
+    tokenizer = tokenizer_called(settings.tokenizer)
+    if start is not None and (theirs := needed_tokenizer(start).fingerprint) != tokenizer.fingerprint:
+        raise ModelError("train.other-tokenizer", start=start.path, tokenizer=settings.tokenizer, theirs=theirs,
                          ours=tokenizer.fingerprint)  # fmt: skip
-    return exchange.load(folder)
+    return tokenizer
 
 
-def _encode(run: Run, reader: Reader, tokenizer: Tokenizer) -> store.TokenStore:
+def _model(settings: Pretrain, tokenizer: AnyTokenizer, start: Found | None) -> Transformer:
+    if start is not None:
+        return read_weights(start, tokenizer)
+    spec = complete(settings.shape, tokenizer.size)
+    return Transformer.create(spec, derive(settings.loop.seed, "weights"))
+
+
+def _encode(run: Run, reader: Reader, tokenizer: AnyTokenizer) -> store.TokenStore:
     """The training documents as a token store in the run's folder; an interrupted run finds its own again."""
     folder = run.tokens("train")
     if folder.exists():
@@ -121,7 +135,7 @@ def _encode(run: Run, reader: Reader, tokenizer: Tokenizer) -> store.TokenStore:
     return store.write(folder, documents, vocabulary=tokenizer.size, fingerprint=tokenizer.fingerprint)
 
 
-def _documents(reader: Reader, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
+def _documents(reader: Reader, tokenizer: AnyTokenizer) -> Iterator[tuple[np.ndarray, int]]:
     with progress(say("train.tokens"), None) as bar:
         texts: list[str] = []
         for _, text in reader.each(text_of):
@@ -134,17 +148,17 @@ def _documents(reader: Reader, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarra
         bar.advance(len(texts))
 
 
-def _encoded(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
-    for text, ids in zip(texts, tokenizer.encode_many(texts), strict=True):
-        yield np.array([tokenizer.begin, *ids, tokenizer.end]), len(text.encode())
+def _encoded(texts: Sequence[str], tokenizer: AnyTokenizer) -> Iterator[tuple[np.ndarray, int]]:
+    for text, ids in zip(texts, documents(tokenizer, texts), strict=True):
+        yield np.array(ids), len(text.encode())
 
 
-def _heldout(settings: Pretrain, tokenizer: Tokenizer) -> Iterator[tuple[list[int], int, float | None]]:
-    """Held-out documents: ids, UTF-8 bytes, exact log-prob where the record carries it."""
+def _heldout(settings: Pretrain, tokenizer: AnyTokenizer) -> Iterator[tuple[list[int], int, float | None]]:
+    """Held-out documents: ids, UTF-8 bytes that they are scored on, exact log-prob where the record carries it."""
     if not settings.heldout:
         return
     for row, text in read(settings.heldout, may_skip=settings.may_skip).each(text_of):
-        yield tokenizer.document(text), len(text.encode()), row.value.get("logprob")
+        yield *scored(tokenizer, text), row.value.get("logprob")
 
 
 def _scored(

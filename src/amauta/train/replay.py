@@ -5,7 +5,7 @@ Batches are a function of seed and step, so nothing had to be kept for this but 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from annotated_types import Gt
@@ -17,6 +17,10 @@ from amauta.config import Positional
 from amauta.metrics import read as read_journal
 from amauta.runs import Run
 from amauta.train.settings import Prefer, Pretrain, Sft
+
+if TYPE_CHECKING:
+    from amauta.hub import Found
+    from amauta.models.spec import Spec
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,20 @@ def _look(run: Run, made: Pretrain | Sft | Prefer, settings: Replay, told: dict[
     from amauta.data.batches import Listed, PackedBatches, Stored, Units
     from amauta.data.store import TokenStore
     from amauta.hub import find_model
-    from amauta.models import exchange
-    from amauta.tokenize.tokenizer import Tokenizer
+    from amauta.models.exchange.opening import needed_tokenizer, spec_of
+    from amauta.models.sizes import complete
     from amauta.train.dialogues import prepare_dialogues, prepare_preferences
+    from amauta.train.pretrain import tokenizer_for
 
-    base = None if isinstance(made, Pretrain) and made.start is None else find_model(
-        (made.start if isinstance(made, Pretrain) else made.model) or ""
-    )  # fmt: skip
-    tokenizer = Tokenizer.load(made.tokenizer if isinstance(made, Pretrain) else base)
-    context = made.shape.context if base is None else exchange.load(base).spec.context
-    length = made.length or context
+    name = made.start if isinstance(made, Pretrain) else made.model
+    base = None if name is None else find_model(name)
+    if isinstance(made, Pretrain):
+        tokenizer = tokenizer_for(made, base)
+    else:
+        assert base is not None
+        tokenizer = needed_tokenizer(base)
+    spec = complete(made.shape, tokenizer.size) if base is None else spec_of(base)
+    length = made.length or spec.context
     units: Units
     if isinstance(made, Pretrain):
         units = Stored(TokenStore.open(run.tokens("train"), fingerprint=tokenizer.fingerprint), length)
@@ -78,7 +86,7 @@ def _look(run: Run, made: Pretrain | Sft | Prefer, settings: Replay, told: dict[
     batches = [next(stream) for _ in range(loop.accumulate)]
     found: dict[str, Any] = {"step": settings.step, "loss": told["loss"]}
     if not isinstance(made, Prefer):
-        again = _recomputed(run, made, base, tokenizer.size, settings.step, batches)
+        again = _recomputed(run, made, base, spec, settings.step, batches)
         found |= {} if again is None else {"recomputed": again}
     rows = [_row(batch, r, names, tokenizer) for batch in batches for r in range(len(batch.units)) if batch.units[r]]
     return found | {"supervised": sum(row["supervised"] for row in rows), "rows": rows[: settings.rows]}
@@ -112,23 +120,21 @@ def _row(batch: Any, r: int, names: list[str], tokenizer: Any) -> dict[str, Any]
 
 
 def _recomputed(
-    run: Run, made: Pretrain | Sft, base: Path | None, vocabulary: int, step: int, batches: list[Any]
+    run: Run, made: Pretrain | Sft, base: "Found | None", spec: "Spec", step: int, batches: list[Any]
 ) -> float | None:
     """The step's loss with the weights that stood before it, or None where they were not kept."""
     import torch
 
     from amauta import checkpoint
     from amauta.base.seeds import derive
-    from amauta.models import exchange
-    from amauta.models.spec import complete
+    from amauta.models.exchange.opening import read_weights
     from amauta.models.transformer import Transformer
     from amauta.score import batch_logprobs
 
     if base is None:
-        assert isinstance(made, Pretrain)
-        model = Transformer.create(complete(made.shape, vocabulary), derive(made.loop.seed, "weights"))
+        model = Transformer.create(spec, derive(made.loop.seed, "weights"))
     else:
-        model = exchange.load(base)
+        model = read_weights(base, None)
     if step > 1:
         if step - 1 not in run.complete_checkpoints():
             return None

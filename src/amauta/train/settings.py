@@ -9,7 +9,9 @@ from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
 from amauta.device import DeviceName, NumberType
-from amauta.models.spec import Shape, shape_named
+from amauta.hub.known import ANY_MODEL
+from amauta.models.sizes import shape_named
+from amauta.models.spec import Shape
 from amauta.optim.settings import Optim
 
 
@@ -38,10 +40,10 @@ class Pretrain:
     """Next-token training of a decoder on documents."""
 
     text: Annotated[tuple[str, ...], Doc("training documents: text, JSON lines or Parquet, also .gz and .zst")]
-    tokenizer: Annotated[Path, Doc("folder of the tokenizer")]
     out: Annotated[Path, Doc("folder of the run")]
+    tokenizer: Annotated[str | None, Doc("a tokenizer's folder or a model with one; --start's when left out")] = None
     heldout: Annotated[tuple[str, ...], Doc("documents that are only scored")] = ()
-    start: Annotated[str | None, Doc("go on from the weights of this model (its shape and tokenizer too)")] = None
+    start: Annotated[str | None, Doc(f"go on from the weights, shape and tokenizer of a model: {ANY_MODEL}")] = None
     size: Annotated[str, Doc("a named shape, each field of which --shape.… may change")] = "demo"
     shape: Shape = field(default_factory=Shape)
     length: Annotated[int | None, Doc("tokens of a row, T; the model's context when left out")] = None
@@ -65,11 +67,11 @@ TOO_LONG = "records longer than a row: drop them, cut their end, or stop; always
 class Sft:
     """Training on demonstrations: only what the assistant says carries a loss."""
 
-    model: Annotated[str, Doc("the model to start from: a folder, a run or a name")]
+    model: Annotated[str, Doc(f"the model to start from: {ANY_MODEL}")]
     dialogues: Annotated[tuple[str, ...], Doc("messages, prompt/completion, Alpaca or ShareGPT records")]
     out: Annotated[Path, Doc("folder of the run")]
     heldout: Annotated[tuple[str, ...], Doc("dialogues that are only scored")] = ()
-    length: Annotated[int | None, Doc("tokens of a row, T; the model's context when left out")] = None
+    length: Annotated[int | None, Doc("tokens of a row, T; the model's context, at most 2048, when left out")] = None
     too_long: Annotated[TooLong, Doc(TOO_LONG)] = "drop"
     prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after")] = ()
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
@@ -81,14 +83,14 @@ class Sft:
 class Prefer:
     """Direct preference optimisation on pairs of answers."""
 
-    model: Annotated[str, Doc("the model to start from, which is also the reference")]
+    model: Annotated[str, Doc(f"the model to start from and to compare with: {ANY_MODEL}")]
     preferences: Annotated[tuple[str, ...], Doc("prompt/chosen/rejected records")]
     out: Annotated[Path, Doc("folder of the run")]
     heldout: Annotated[tuple[str, ...], Doc("pairs that are only scored")] = ()
     loss: Annotated[str, Doc("the preference loss")] = "dpo"
     beta: Annotated[float, Gt(0), Doc("how strongly the reference holds the policy back")] = 0.1
     label_smoothing: Annotated[float, Ge(0), Doc("dpo: share of pairs believed to be the wrong way round")] = 0.0
-    length: Annotated[int | None, Doc("tokens of a row, T; the model's context when left out")] = None
+    length: Annotated[int | None, Doc("tokens of a row, T; the model's context, at most 2048, when left out")] = None
     too_long: Annotated[TooLong, Doc(TOO_LONG)] = "drop"
     prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after")] = ()
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0

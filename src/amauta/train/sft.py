@@ -31,7 +31,7 @@ def sft(settings: Sft) -> dict[str, Any]:
         made = prepare_dialogues(
             patterns, tokenizer, length=length, too_long=settings.too_long, may_skip=settings.may_skip
         )
-        check_units(made.units, vocabulary=tokenizer.size, turn=tokenizer.turn, where=", ".join(patterns))
+        check_units(made.units, vocabulary=model.spec.vocabulary, ends=tokenizer.stops, where=", ".join(patterns))
         return made
 
     made = prepared(settings.dialogues)

@@ -5,6 +5,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ from amauta.data.records import Row
 from amauta.decode.sample import generate
 from amauta.decode.settings import Sampling
 from amauta.device import Device, compiler, pick, threads
-from amauta.hub import find_model
+from amauta.hub import Found, find_model
 from amauta.metrics import console, plain
-from amauta.models import exchange
+from amauta.models.exchange.folder import write_model
+from amauta.models.exchange.opening import generation_of, needed_tokenizer, read_weights, spec_of, weight_files
 from amauta.models.transformer import Transformer
-from amauta.runs import Run, aside, digest, replace_folder, write_atomically
+from amauta.runs import Run, digest, write_atomically, write_folder
 from amauta.tokenize.chat import render
-from amauta.tokenize.tokenizer import Tokenizer
-from amauta.train.preflight import check_model
+from amauta.tokenize.either import AnyTokenizer, piece_bytes
+from amauta.train.preflight import check_model, check_spec
 from amauta.train.settings import Loop
 
 SAMPLE_TOKENS = 64
+LONGEST_ROW = 2048  # tokens of a row where nothing is said: contexts of 100,000 and more are common, and records short
 NOT_IDENTITY = ("resume", "threads", "keep", "save_every")  # settings that may differ when a run goes on
 
 
@@ -58,8 +61,8 @@ def open_run(settings: Any, loop: Loop, out: Path) -> tuple[Run, dict[str, Any] 
 class Base:
     """A model to go on from, ready to be trained."""
 
-    parent: Path
-    tokenizer: Tokenizer
+    parent: Found
+    tokenizer: AnyTokenizer
     model: Transformer
     length: int  # tokens of a row
     device: Device
@@ -67,16 +70,21 @@ class Base:
 
 
 def load_base(name: str, length: int | None, loop: Loop) -> Base:
-    """The model called ``name`` on the device of the loop, checked, with its tokenizer and the length of a row."""
+    """The model called ``name`` on the device of the loop, checked, with its tokenizer and the length of a row.
+
+    ModelError, before any weights are read, for one that is not trained here, and for one without a chat template.
+    """
     device, loop = prepare(loop)
-    parent = find_model(name)
-    model = exchange.load(parent, device=device.device)
-    length = length or model.spec.context
+    found = find_model(name)
+    check_spec(spec_of(found), name)
+    tokenizer = needed_tokenizer(found, chat=True)
+    model = read_weights(found, tokenizer, device=device.device)
+    length = length or min(model.spec.context, LONGEST_ROW)
     check_model(model, length, model.spec.context)
-    return Base(parent, Tokenizer.load(parent), model, length, device, loop)
+    return Base(found, tokenizer, model, length, device, loop)
 
 
-def questions(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[str, list[int]]]:
+def questions(tokenizer: AnyTokenizer, texts: Sequence[str]) -> list[tuple[str, list[int]]]:
     """Questions to sample answers to: each with its ids as the user's first turn."""
     return [(text, render(tokenizer, [{"role": "user", "content": text}], reply=True).ids) for text in texts]
 
@@ -115,7 +123,7 @@ def fit_length(row: Row, ids: Sequence[int], slots: int, length: int, policy: st
 
 
 def sampler(
-    model: Transformer, tokenizer: Tokenizer, prompts: Sequence[tuple[str, Sequence[int]]]
+    model: Transformer, tokenizer: AnyTokenizer, prompts: Sequence[tuple[str, Sequence[int]]]
 ) -> Callable[[], list[tuple[str, str]]] | None:
     """A function that continues the prompts greedily; None without prompts."""
     if not prompts:
@@ -124,32 +132,26 @@ def sampler(
     def sample() -> list[tuple[str, str]]:
         settings = Sampling(max_tokens=SAMPLE_TOKENS, temperature=0.0)
         ids = [list(prompt) for _, prompt in prompts]
-        found = generate(model, ids, settings, stop_ids=tokenizer.stops, token_bytes=tokenizer.token_bytes)
+        found = generate(model, ids, settings, stop_ids=tokenizer.stops, token_bytes=partial(piece_bytes, tokenizer))
         return [(text, one.text) for (text, _), one in zip(prompts, found, strict=True)]
 
     return sample
-
-
-def special_ids(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What config.json and generation_config.json say of special tokens: a document or a turn ends a generation."""
-    return {"bos_token_id": tokenizer.begin, "eos_token_id": list(tokenizer.stops), "pad_token_id": tokenizer.pad}
 
 
 def conclude(
     run: Run,
     settings: Any,
     model: Transformer,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     result: dict[str, Any],
     *,
-    parent: Path | None,
+    parent: Found | None,
     files: Sequence[Path],
 ) -> dict[str, Any]:
     """Write the finished model's folder (weights, tokenizer, card) whole or not at all, then what the run returns.
 
     The stage that the card names is that of the settings; the result's file is the mark of a finished run.
     """
-    made = aside(run.model)
     card = {
         "stage": type(settings).__name__.lower(),
         "made_by": f"amauta {__version__}",
@@ -158,24 +160,24 @@ def conclude(
         "figures": result,
         **lineage(parent, files),
     }
-    try:
-        exchange.save(model.eval(), made, special=special_ids(tokenizer))
-        tokenizer.save(made, max_length=model.spec.context)
+
+    def write(made: Path) -> None:
+        write_model(model.eval(), tokenizer, made, generation=generation_of(parent) if parent else None)
         write_atomically(made / "card.json", json.dumps(plain(card), indent=1, ensure_ascii=False) + "\n")
-        replace_folder(made, run.model)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+
+    write_folder(run.model, write)
     result = {**result, "model": str(run.model)}
     write_atomically(run.result, json.dumps(plain(result), indent=1) + "\n")
     return result
 
 
-def lineage(parent: Path | None, files: Sequence[Path]) -> dict[str, Any]:
-    """Where a model comes from: its parent by content, its data by content."""
+def lineage(parent: Found | None, files: Sequence[Path]) -> dict[str, Any]:
+    """Where a model comes from: its parent by name, source and content of its weights, its data by content."""
     data = [{"file": file.name, "sha256": digest(file)} for file in files]
     if parent is None:
         return {"parent": None, "data": data}
-    return {"parent": {"folder": parent.name, "sha256": digest(parent / exchange.WEIGHTS)}, "data": data}
+    weights = [{"file": file.name, "sha256": digest(file)} for file in weight_files(parent)]
+    return {"parent": {"name": parent.name, "source": parent.source, "weights": weights}, "data": data}
 
 
 def _differences(kept: dict[str, Any], given: dict[str, Any], path: str = "") -> list[str]:

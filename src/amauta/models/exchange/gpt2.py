@@ -1,31 +1,47 @@
 """GPT-2's layout: learned positions, LayerNorm, biases; its Conv1D keeps matrices as (in, out)."""
 
+from collections.abc import Collection
 from typing import Any
 
-from torch import Tensor
-
-from amauta.models.exchange.options import refuse
-from amauta.models.spec import Spec
+from amauta.models.exchange.layout import Entry, Layout, both
+from amauta.models.exchange.llama import label_config, labels_of
+from amauta.models.exchange.options import outputs_of, refuse
+from amauta.models.spec import Activation, Output, Spec
 
 MODEL_TYPE = "gpt2"
-ACTIVATION = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu", "silu": "silu"}
-OUTER = {"embedding": "wte", "positions": "wpe", "norm": "ln_f"}
-BLOCK = {  # ours: theirs, below blocks.{i} and h.{i}
-    "attention_norm": "ln_1",
-    "attention.qkv": "attn.c_attn",
-    "attention.out": "attn.c_proj",
-    "feedforward_norm": "ln_2",
-    "feedforward.up": "mlp.c_fc",
-    "feedforward.down": "mlp.c_proj",
+ACTIVATION: dict[Activation, str] = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu", "silu": "silu"}
+ARCHITECTURES: dict[str, tuple[Output, ...]] = {
+    "LMHeadModel": ("language",),
+    "ForSequenceClassification": ("classifier",),
+    "Model": (),
 }
+MARKS: dict[str, Output] = {"score.weight": "classifier"}
+
+
+def expresses(spec: Spec) -> bool:
+    """Whether the layout of GPT-1 and GPT-2 can hold the spec, the place of its norms aside."""
+    plain = spec.head * spec.heads == spec.width and spec.groups == spec.heads and spec.tied and spec.bias
+    manner = spec.positions == "learned" and spec.norm == "layer" and not spec.gated and not spec.qk_norm
+    rest = spec.kind == "decoder" and spec.reformer is None and not spec.segments and spec.embedding_width is None
+    scales = spec.embedding_scale == spec.output_scale == 1.0 and spec.attention_scale is None
+    heads = spec.outputs in ((), ("language",), ("classifier",)) and not spec.output_bias and spec.pooler == "none"
+    own = (
+        spec.biased_qkv
+        and not spec.embedding_norm
+        and spec.distinct_layers is None
+        and not spec.window
+        and not spec.position_offset
+    )
+    head = spec.outputs != ("classifier",) or not spec.classifier_bias and spec.pooling == "last"
+    return plain and manner and rest and scales and heads and own and head
 
 
 def to_config(spec: Spec) -> dict[str, Any] | None:
-    plain = spec.head * spec.heads == spec.width and spec.groups == spec.heads and spec.tied
-    if spec.positions != "learned" or spec.norm != "layer" or spec.gated or not spec.bias or spec.qk_norm or not plain:
+    if not expresses(spec) or spec.norm_place != "pre":
         return None
+    suffix = next(suffix for suffix, outputs in ARCHITECTURES.items() if outputs == spec.outputs)
     return {
-        "architectures": ["GPT2LMHeadModel"],
+        "architectures": ["GPT2" + suffix],
         "vocab_size": spec.vocabulary,
         "n_positions": spec.context,
         "n_embd": spec.width,
@@ -36,18 +52,22 @@ def to_config(spec: Spec) -> dict[str, Any] | None:
         "layer_norm_epsilon": spec.norm_eps,
         "initializer_range": spec.init_std,
         "resid_pdrop": spec.dropout,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
+        "embd_pdrop": spec.embedding_dropout,
+        "attn_pdrop": spec.attention_dropout,
         "tie_word_embeddings": True,
+        **label_config(spec),
     }
 
 
-def to_spec(config: dict[str, Any]) -> Spec:
+def to_spec(config: dict[str, Any], names: Collection[str] = ()) -> Spec:
     refuse(config, {"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,),
                     "reorder_and_upcast_attn": (False,), "add_cross_attention": (False,),
                     "tie_word_embeddings": (True,),
                     "activation_function": (*ACTIVATION.values(), "gelu_pytorch_tanh")})  # fmt: skip
-    ours = {theirs: ours for ours, theirs in ACTIVATION.items()} | {"gelu_pytorch_tanh": "gelu_tanh"}
+    ours: dict[str, Activation] = {
+        **{theirs: ours for ours, theirs in ACTIVATION.items()},
+        "gelu_pytorch_tanh": "gelu_tanh",
+    }
     return Spec(
         vocabulary=config["vocab_size"],
         context=config["n_positions"],
@@ -63,40 +83,37 @@ def to_spec(config: dict[str, Any]) -> Spec:
         tied=True,
         norm_eps=config.get("layer_norm_epsilon", 1e-5),
         init_std=config.get("initializer_range", 0.02),
+        dropout=config.get("resid_pdrop", 0.1),
+        embedding_dropout=config.get("embd_pdrop", 0.1),
+        attention_dropout=config.get("attn_pdrop", 0.1),
+        outputs=outputs_of(config, names, ARCHITECTURES, MARKS),
+        pooling="last",
+        classifier_bias=False,
+        **labels_of(config),
     )
 
 
-def to_theirs(spec: Spec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    theirs: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        path, kind = name.rsplit(".", 1)
-        if path in OUTER:
-            theirs[f"transformer.{OUTER[path]}.{kind}"] = value
-        else:
-            _, layer, part = path.split(".", 2)
-            theirs[f"transformer.h.{layer}.{BLOCK[part]}.{kind}"] = _turn(part, kind, value)
-    return theirs
+def layout(spec: Spec) -> Layout:
+    entries = [
+        Entry("embedding.weight", ("transformer.wte.weight",)),
+        Entry("decoder.positions.weight", ("transformer.wpe.weight",)),
+        *both("decoder.norm", "transformer.ln_f"),
+    ]
+    for i in range(spec.layers):
+        entries += block(f"decoder.blocks.{i}", f"transformer.h.{i}")
+    if "classifier" in spec.outputs:
+        entries.append(Entry("outputs.classifier.weight", ("score.weight",)))
+    masks = (r"h\.\d+\.attn\.(masked_)?bias",)  # buffers of older files
+    return Layout(tuple(entries), prefix="transformer.", ignored=(*masks, "lm_head.weight"))
 
 
-def to_ours(spec: Spec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    outer = {theirs: ours for ours, theirs in OUTER.items()}
-    inner = {theirs: ours for ours, theirs in BLOCK.items()}
-    ours: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        path, kind = name.removeprefix("transformer.").rsplit(".", 1)
-        if path in outer:
-            ours[f"{outer[path]}.{kind}"] = value
-        elif path.startswith("h."):
-            _, layer, part = path.split(".", 2)
-            if part in inner:  # older files also hold attn.bias and attn.masked_bias, which are masks
-                ours[f"blocks.{layer}.{inner[part]}.{kind}"] = _turn(inner[part], kind, value)
-            elif part != "attn":
-                ours[name] = value
-        elif path != "lm_head":
-            ours[name] = value  # named in the error
-    return ours
-
-
-def _turn(part: str, kind: str, value: Tensor) -> Tensor:
-    """(out, in) to (in, out) and back, for the matrices."""
-    return value.T if kind == "weight" and not part.endswith("norm") else value
+def block(ours: str, theirs: str) -> list[Entry]:
+    """One layer of GPT-1 or GPT-2."""
+    return [
+        *both(f"{ours}.attention_norm", f"{theirs}.ln_1"),
+        *both(f"{ours}.attention.qkv", f"{theirs}.attn.c_attn", turned=True),
+        *both(f"{ours}.attention.out", f"{theirs}.attn.c_proj", turned=True),
+        *both(f"{ours}.feedforward_norm", f"{theirs}.ln_2"),
+        *both(f"{ours}.feedforward.up", f"{theirs}.mlp.c_fc", turned=True),
+        *both(f"{ours}.feedforward.down", f"{theirs}.mlp.c_proj", turned=True),
+    ]

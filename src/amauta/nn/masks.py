@@ -1,0 +1,56 @@
+"""Who may look at whom. A mask is boolean, True where a query may look, and broadcasts to (B, H, T, S).
+
+A query always sees itself, padding included: a row of the softmax without a single key would be undefined.
+"""
+
+import torch
+from torch import Tensor
+
+
+def causal(length: int, device: torch.device, *, window: int | None = None) -> Tensor:
+    """(1, 1, T, T): a token sees itself and what stands before it; with a window, its last ``window`` tokens."""
+    seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return (seen if window is None else seen.triu(1 - window))[None, None]
+
+
+def decoding(
+    length: int,
+    device: torch.device,
+    *,
+    window: int | None = None,
+    documents: Tensor | None = None,
+    real: Tensor | None = None,
+    prefix: Tensor | None = None,
+) -> Tensor:
+    """(1 or B, 1, T, T) for a decoder.
+
+    documents (B, T): tokens of different numbers cannot see each other. real (B, T): False on padding, which nobody
+    sees. prefix (B,): all tokens see the first so many (prefix LM; Raffel et al. 2020, arXiv 1910.10683, figure 4).
+    """
+    seen = causal(length, device, window=window)
+    if prefix is not None:
+        seen = seen | (torch.arange(length, device=device) < prefix[:, None])[:, None, None]
+    if documents is not None:
+        seen = seen & _same(documents)
+    if real is not None:
+        seen = (seen & real[:, None, None, :]) | torch.eye(length, dtype=torch.bool, device=device)
+    return seen
+
+
+def encoding(*, documents: Tensor | None = None, real: Tensor | None = None) -> Tensor | None:
+    """(B, 1, 1 or T, S) for an encoder, in which every token sees all others; None where nothing is hidden."""
+    if documents is None:
+        return None if real is None else real[:, None, None, :]
+    if real is None:
+        return _same(documents)
+    return (_same(documents) & real[:, None, None, :]) | torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
+
+
+def cached(positions: Tensor, span: int, *, window: int | None = None) -> Tensor:
+    """(B, 1, T, span) for cached keys: the query at position p sees the slots 0..p, or the last ``window`` of them."""
+    slots, last = torch.arange(span, device=positions.device), positions[:, None, :, None]
+    return slots <= last if window is None else (slots <= last) & (slots > last - window)
+
+
+def _same(documents: Tensor) -> Tensor:
+    return documents[:, None, :, None] == documents[:, None, None, :]
