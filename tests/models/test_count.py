@@ -57,6 +57,7 @@ def specs(draw: st.DrawFn) -> Spec:
     }  # fmt: skip
     chosen = {name: draw(st.sampled_from(values)) for name, values in pick.items()}
     outputs = draw(st.lists(st.sampled_from(OUTPUTS), unique=True))
+    flags["tied"] &= chosen["embedding_width"] is None or "language" not in outputs
     layers = draw(st.sampled_from([2, 4] if distinct == 2 else [1, 2, 3]))
     return Spec(
         vocabulary=11, context=9, width=8, layers=layers, heads=heads, distinct_layers=distinct,

@@ -9,7 +9,7 @@ from amauta.models.sizes import NAMED, complete, named, shape_named
 from amauta.models.spec import Shape, Spec
 from amauta.models.transformer import Transformer
 
-OURS = {"nano", "demo", "mini", "small"}  # their vocabulary comes from a tokenizer
+OURS = ("demo", "mini", "nano", "small")  # their vocabulary comes from a tokenizer
 PUBLISHED = {
     "openai-gpt": 116_534_784,
     "gpt2": 124_439_808,

@@ -12,7 +12,7 @@ import sys
 import tarfile
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -138,7 +138,8 @@ def _pip(arguments: Sequence[str], known: Known) -> None:
 
 def _installer(known: Known) -> list[str]:
     """What installs into this environment: its own pip, else uv."""
-    if find_spec("pip"):
+    # Not find_spec: setuptools takes even that for pip at work, and torch.compile then fails in this process.
+    if any(metadata.distributions(name="pip")):
         return [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--python", sys.executable]
