@@ -11,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test check bench help-pages clean environment
+.PHONY: demo test real-models check bench help-pages clean environment
 .DELETE_ON_ERROR:
 
 demo: .venv/.ready-run
@@ -19,6 +19,13 @@ demo: .venv/.ready-run
 
 test: .venv/.ready-dev
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) tests
+
+# Fetches weights (some 190 MB) and compares with transformers and sentence-transformers; minutes.
+real-models: .venv/.ready-dev
+	$(BIN)/amauta models add smollm2 --yes
+	$(BIN)/amauta models add minilm --yes
+	$(BIN)/amauta models add stories15m --yes
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -rs tests/test_real_models.py
 
 check: .venv/.ready-dev
 	$(BIN)/ruff check .

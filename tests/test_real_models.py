@@ -1,7 +1,6 @@
 """Real weights from registries, where they are installed (``make real-models``): the same words as the peers give."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from amauta.base.errors import ModelError
 from amauta.hub import find_model
 from amauta.tokenize.chat import render
 
-DATA = Path(os.environ.get("AMAUTA_DATA", "../shared/data"))
 QUESTIONS = [
     "What is the capital of France?", "Name three colours.", "How many legs has a spider?", "Write a haiku about rain.",
     "What is 7 times 8?", "Who wrote Don Quixote?", "Translate 'good morning' into Spanish.", "Why is the sky blue?",
@@ -20,6 +18,11 @@ QUESTIONS = [
     "How do plants eat?", "What is the opposite of hot?", "Name a river in Peru.", "What is Python?",
     "Explain gravity to a child.", "What comes after Tuesday?", "Is a whale a fish?",
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _own_cache() -> None:
+    """Here the user's cache is read: some known models lie in it."""
 
 
 def installed(name: str) -> Path:
@@ -66,13 +69,11 @@ def test_smollm2_knows_paris_and_stops(smollm2):
     assert one.text == "The capital of France is Paris." and one.finish == "stop"
 
 
-def test_minilm_embeds_and_orders_as_sentence_transformers_does():
+def test_minilm_embeds_and_orders_as_sentence_transformers_does(amauta_data: Path):
     peer = pytest.importorskip("sentence_transformers")
     stats = pytest.importorskip("scipy.stats")
     folder, lm = installed("minilm"), amauta.load("minilm")
-    file = DATA / "tasks" / "stsb_en_train.jsonl"
-    if not file.is_file():
-        pytest.skip(f"no {file}: set AMAUTA_DATA")
+    file = amauta_data / "tasks" / "stsb_en_train.jsonl"
     pairs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:600]]
     texts = [pair[side] for pair in pairs for side in ("a", "b")]
     wanted = peer.SentenceTransformer(str(folder), device="cpu").encode(texts, convert_to_tensor=True)

@@ -47,6 +47,21 @@ def test_the_tokenizers_own_ids(stories: Path):
     assert made.decode(made.encode("a b\n😀")) == "a b\n😀"
 
 
+def test_an_older_file_names_bytes_by_their_characters(stories: Path, tmp_path: Path):
+    raw, at, out = (stories / "tok512.bin").read_bytes(), 4, [b"\x00" * 4]
+    for id in range(512):
+        score, length = struct.unpack_from("<fi", raw, at)
+        piece = {1: b"\n<s>\n", 2: b"\n</s>\n"}.get(id, raw[at + 8 : at + 8 + length])
+        piece = chr(id - 3).encode() if 3 <= id < 259 else piece
+        out.append(struct.pack("<fi", score, len(piece)) + piece)
+        at += 8 + length
+    (tmp_path / "tokenizer.bin").write_bytes(b"".join(out))
+    newer, older = (llama2c.load_tokenizer(path) for path in (stories / "tok512.bin", tmp_path / "tokenizer.bin"))
+    for text in ("Once upon a time, there was a girl.", "¡Ñandú! 😀\n"):
+        assert older.encode(text) == newer.encode(text)
+    assert older.fingerprint == newer.fingerprint
+
+
 SIZES: dict[str, Any] = {
     "vocab_size": 90, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 20, "rms_norm_eps": 1e-5,

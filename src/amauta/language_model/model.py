@@ -312,7 +312,9 @@ class LanguageModel:
     def _read(self, prompt: Prompt) -> Read:
         """A prompt as the model reads it; ModelError for a model that does not write."""
         if self.kind != "ngram" and not self.model.writes:
-            raise ModelError("language_model.cannot-write", name=self.name, outputs=", ".join(self.model.spec.outputs))
+            raise ModelError(
+                "language_model.cannot-write", name=self.name, outputs=", ".join(self.model.spec.outputs) or "-"
+            )
         if self.kind != "encoder-decoder":
             return Read(self.tokenizer.prompt(prompt) if isinstance(prompt, str) else list(prompt))
         source = self.tokenizer.around(prompt)[0] if isinstance(prompt, str) else list(prompt)
@@ -331,7 +333,9 @@ class LanguageModel:
     ) -> tuple[list[list[int]], list[list[int]] | None]:
         """The rows whose tokens after the first are scored, and what an encoder reads for each."""
         if self.kind != "ngram" and not self.model.writes:
-            raise ModelError("language_model.no-score", name=self.name, outputs=", ".join(self.model.spec.outputs))
+            raise ModelError(
+                "language_model.no-score", name=self.name, outputs=", ".join(self.model.spec.outputs) or "-"
+            )
         tokenizer = self.tokenizer
         tail = [tokenizer.end] if end and tokenizer.end is not None else []
         encoded = tokenizer.encode_many(texts)

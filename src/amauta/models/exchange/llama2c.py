@@ -151,6 +151,8 @@ def load_tokenizer(path: Path, *, first: int = 0, last: int | None = None) -> Fo
             raise ModelError("gguf.llama2c-tokenizer", path=path, offset=first + at, reason=error) from None
         scores.append(score)
         at += 8 + length
+    if pieces[3:FIXED] == [chr(byte) for byte in range(256)]:  # older files name a byte by its character
+        pieces[3:FIXED] = [f"<0x{byte:02X}>" for byte in range(256)]
     if len(pieces) < FIXED or pieces[1].strip() != BEGIN or pieces[2].strip() != END or pieces[3] != "<0x00>":
         seen = ", ".join(map(repr, pieces[:4]))
         raise ModelError("gguf.llama2c-tokenizer", path=path, offset=first, reason=seen or len(raw))
