@@ -77,6 +77,8 @@ def test_an_encoder_sees_everything_but_padding_and_other_documents(name: str):
     assert moved(model, at=4, ids=ids(1, 9), mask=mask) == [True] * 6 + [False] * 3
     documents = torch.tensor([[1, 1, 1, 2, 2, 2, 2, 3, 3]])
     assert moved(model, at=4, ids=ids(1, 9), documents=documents) == [False] * 3 + [True] * 4 + [False] * 2
+    broken = torch.tensor([[2, 1, 1, 2, 2, 2, 2, 3, 3]])
+    assert moved(model, at=4, ids=ids(1, 9), documents=broken) == [True, False, False] + [True] * 4 + [False] * 2
 
 
 @pytest.mark.parametrize("name", [name for name in DECODERS if "window" not in SPECS[name]])

@@ -36,6 +36,17 @@ def test_the_equation_by_a_loop():
         torch.testing.assert_close(out[0, t], wanted)
 
 
+def test_documents_side_by_side_are_attended_to_one_by_one():
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 7, n, 8, generator=g) for n in (4, 2, 2))
+    documents = torch.tensor([[5, 5, 5, 2, 2, 0, 0], [1, 2, 2, 2, 2, 2, 3]])
+    spans = masks.spans(documents)
+    assert spans.rows == (((0, 3), (3, 5), (5, 7)), ((0, 1), (1, 6), (6, 7)))
+    wanted, _ = attend_by_definition(q, k, v, masks.encoding(documents=documents), 0.4)
+    torch.testing.assert_close(attend(q, k, v, spans, 0.4), wanted, atol=1e-5, rtol=1e-5)
+    assert masks.spans(torch.tensor([[1, 2, 1]])) is None  # a document in two pieces sees both
+
+
 def seen(mask: torch.Tensor) -> list[str]:
     """The rows of a mask's first square, 1 where a query may look."""
     return ["".join("1" if may else "." for may in row) for row in mask[0, 0].tolist()]

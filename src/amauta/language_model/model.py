@@ -16,7 +16,7 @@ from amauta.decode.feed import check_ids, context_of, padded
 from amauta.decode.sample import fit, generate
 from amauta.decode.settings import Sampling, from_generation_config, prompt_room, spread
 from amauta.language_model.answer import Generation, Stream, generation
-from amauta.language_model.rows import buckets, checked
+from amauta.language_model.rows import PADDING, buckets, checked, packed_states, packs
 from amauta.losses.token import IGNORE, token_logprobs
 from amauta.models.exchange.folder import GENERATION, check_place, ids_of, read_generation, write_model
 from amauta.models.ngram import NGram
@@ -271,8 +271,9 @@ class LanguageModel:
         """One vector a text (or a row of ids), (N, D) in f32: a sentence encoder's own, the mean of the last hidden
         states for any other model (the encoder's where there are two stacks).
 
-        Texts are read in groups of like length, at most ``batch`` at a time. ``truncate="right"`` cuts a text to what
-        the model reads; otherwise ModelError names it.
+        Texts are read at most ``batch`` at a time, so that no work goes into padding: an encoder reads them side by
+        side in one row, other models in groups of like length. ``truncate="right"`` cuts a text to what the model
+        reads; otherwise ModelError names it.
         """
         if isinstance(self.model, NGram):
             raise ModelError("language_model.no-embedding", name=self.name)
@@ -280,11 +281,15 @@ class LanguageModel:
         rows = self._to_embed(many, cut=truncate == "right")  # type: ignore[arg-type]
         check_ids(self.model, rows)
         found: dict[int, Tensor] = {}
-        for group in buckets([len(row) for row in rows], batch):
-            ids, real = padded([rows[i] for i in group], self.model.device)
-            mask = None if bool(real.all()) else real
-            hidden = self.model.encode(ids, mask=mask) if self.kind != "decoder" else self.model(ids, mask=mask)
-            found |= zip(group, self.model.sentence(hidden, mask).float().cpu(), strict=True)
+        side_by_side = packs(self.model)
+        for group in buckets([len(row) for row in rows], batch, padding=1.0 if side_by_side else PADDING):
+            chosen = [rows[i] for i in group]
+            ids, real = padded(chosen, self.model.device)
+            if side_by_side:
+                hidden = packed_states(self.model, chosen)
+            else:
+                hidden = self.model.encode(ids, mask=real) if self.kind != "decoder" else self.model(ids, mask=real)
+            found |= zip(group, self.model.sentence(hidden, real).float().cpu(), strict=True)
         return torch.stack([found[i] for i in range(len(rows))])
 
     def save(self, folder: str | Path) -> None:

@@ -85,7 +85,9 @@ class Stack(nn.Module):
         span = x.shape[1] if cache is None else int(positions.max()) + 1
         bias = None if self.relative is None else self._bias(positions, span, cache is not None)
         kinds = {self.spec.windowed(layer) for layer in range(self.layers)}
-        seen = {w: self._mask(x, positions, span, w, real, documents, prefix, cache, bias) for w in kinds}
+        together = documents is not None and real is None and bias is None and capture is None
+        apart = masks.spans(documents) if together and not self.causal and not torch.compiler.is_compiling() else None
+        seen = {w: apart or self._mask(x, positions, span, w, real, documents, prefix, cache, bias) for w in kinds}
         turns = {w: self._rotary(positions, w) for w in kinds}
         across = masks.encoding(real=encoded_real)
         _keep(capture, x)
@@ -127,7 +129,7 @@ class Stack(nn.Module):
         assert self.relative is not None
         keys = torch.arange(span, device=positions.device).expand(1, span) if cached else positions
         distance = keys[:, None, :] - positions[:, :, None]  # (B, T, S)
-        if not cached and bool((positions == positions[:1]).all()):
+        if not cached and _alike(positions):
             distance = distance[:1]
         buckets = relative_bucket(
             distance, causal=self.causal, buckets=self.spec.relative_buckets, furthest=self.spec.relative_distance
@@ -150,6 +152,13 @@ def _scaled(spec: Spec) -> Tensor:
     if scaling.kind == "linear":
         return frequency / scaling.factor
     return slowed(frequency, scaling.factor, scaling.low, scaling.high, scaling.original)
+
+
+def _alike(positions: Tensor) -> bool:
+    """Whether all rows have the same positions; compiled code knows it only where they are one row expanded."""
+    if positions.stride(0) == 0 or torch.compiler.is_compiling():
+        return positions.stride(0) == 0
+    return bool((positions == positions[:1]).all())
 
 
 def _keep(capture: Capture | None, x: Tensor) -> None:

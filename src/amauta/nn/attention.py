@@ -2,7 +2,7 @@
 arXiv 2305.13245), over a sequence's own tokens or over an encoder's.
 
 A mask is boolean, True where a query may look (``masks.py``), or a number to be added to the scores, -inf where it may
-not; it broadcasts to (B, H, T, S). None: everybody sees everything.
+not; it broadcasts to (B, H, T, S). ``Spans`` are documents side by side; None: everybody sees everything.
 """
 
 import torch
@@ -12,14 +12,21 @@ from torch.nn import functional as F
 from amauta.nn.cache import Cache
 from amauta.nn.capture import Capture
 from amauta.nn.linear import Linear
+from amauta.nn.masks import Spans
 from amauta.nn.norms import RMSNorm
 from amauta.nn.positions import rotate
 
 SHORT = 512  # keys up to which a compiled product beats the fused kernel on a processor (benchmarks/pretrain.py)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float = 0.0) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Spans | None, scale: float, dropout: float = 0.0) -> Tensor:
     """``softmax(scale · q kᵀ + mask) v``: q (B, T, H, K), k and v (B, S, G, K) → (B, T, H·K)."""
+    if isinstance(mask, Spans):
+        rows = [
+            torch.cat([attend(*(x[b : b + 1, i:j] for x in (q, k, v)), None, scale, dropout) for i, j in row], dim=1)
+            for b, row in enumerate(mask.rows)
+        ]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
     heads, groups = q.shape[2], k.shape[2]
     if torch.compiler.is_compiling() and q.device.type == "cpu" and k.shape[1] <= SHORT and not dropout:
         return _attend_in_products(q, k, v, mask, scale)
@@ -88,7 +95,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,  # (B, T, D)
-        mask: Tensor | None,
+        mask: Tensor | Spans | None,
         rotary: tuple[Tensor, Tensor] | None,
         cache: Cache | None = None,
         layer: int = 0,
@@ -102,10 +109,11 @@ class Attention(nn.Module):
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         if cache is not None:
-            assert positions is not None and mask is not None
+            assert positions is not None and isinstance(mask, Tensor)
             cache.write(layer, k, v, positions)
             k, v = (held.to(q.dtype) for held in cache.read(layer, mask.shape[-1]))
         if capture is not None:
+            assert not isinstance(mask, Spans)
             return self.out(_captured(q, k, v, mask, self.scale, capture, capture.attention))
         return self.out(attend(q, k, v, mask, self.scale, self.dropout if self.training else 0.0))
 

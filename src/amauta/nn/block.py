@@ -10,6 +10,7 @@ from amauta.nn.attention import Attention, CrossAttention
 from amauta.nn.cache import Cache
 from amauta.nn.capture import Capture
 from amauta.nn.feedforward import FeedForward
+from amauta.nn.masks import Spans
 from amauta.nn.norms import norm
 
 
@@ -69,7 +70,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,  # (B, T, D)
-        mask: Tensor | None,
+        mask: Tensor | Spans | None,
         rotary: tuple[Tensor, Tensor] | None,
         cache: Cache | None = None,
         layer: int = 0,

@@ -3,8 +3,33 @@
 A query always sees itself, padding included: a row of the softmax without a single key would be undefined.
 """
 
+from dataclasses import dataclass
+from itertools import groupby
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Documents that stand one after another in rows and see themselves alone: (start, end) of each, row by row.
+
+    Attention over them is computed document by document, so that packed rows cost what their documents cost.
+    """
+
+    rows: tuple[tuple[tuple[int, int], ...], ...]
+
+
+def spans(documents: Tensor) -> Spans | None:
+    """The spans of document numbers (B, T); None where a number comes back after another one stood between."""
+    rows = []
+    for row in documents.tolist():
+        lengths = [(number, len(list(run))) for number, run in groupby(row)]
+        if len({number for number, _ in lengths}) != len(lengths):
+            return None
+        ends = torch.tensor([length for _, length in lengths]).cumsum(0).tolist()
+        rows.append(tuple(zip([0, *ends[:-1]], ends, strict=True)))
+    return Spans(tuple(rows))
 
 
 def causal(length: int, device: torch.device, *, window: int | None = None) -> Tensor:
