@@ -90,8 +90,9 @@ def lines_of(text: str) -> list[list[str]]:
 def understood(words: list[str]) -> None:
     """Read a command line as the door does, up to and with its settings, and run nothing."""
     thing = load(words[0])
-    used = 1 if isinstance(thing, Command) else 2
-    command = thing if isinstance(thing, Command) else thing.commands[words[1]]
+    alone = not isinstance(thing, Command) and thing.alone is not None and len(words) == 1
+    used = 1 if isinstance(thing, Command) or alone else 2
+    command = thing if isinstance(thing, Command) else thing.commands[thing.alone if alone else words[1]]
     parse(command.settings, words[used:], f"amauta {' '.join(words[:used])}")
 
 
