@@ -235,3 +235,16 @@ def test_first_weights_of_t5_by_fan_in():
     assert spread(q) == pytest.approx((256 * 64) ** -0.5, rel=0.02) and spread(k) == pytest.approx(1 / 16, rel=0.02)
     assert spread(block.cross.q.weight) == pytest.approx((256 * 64) ** -0.5, rel=0.02)
     assert spread(block.feedforward.down.weight) == pytest.approx(512**-0.5, rel=0.02)
+
+
+def test_dropout_of_embeddings_and_of_attention_in_training_alone():
+    model = made("llama", embedding_dropout=0.5)
+    _, seen = model(ids(4, 8), capture=["hidden"])
+    assert float((seen["decoder"].hidden[0] == 0).float().mean()) == 0
+    _, seen = model.train()(ids(4, 8), capture=["hidden"])
+    assert 0.4 < float((seen["decoder"].hidden[0] == 0).float().mean()) < 0.6
+    model = made("bart", attention_dropout=0.5)
+    given = {"ids": ids(1, 6), "decoder_ids": ids(1, 4)}
+    assert torch.equal(model(**given), model(**given))
+    model.train()
+    assert not torch.allclose(model(**given), model(**given))
