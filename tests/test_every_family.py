@@ -8,6 +8,7 @@ import torch
 
 import amauta
 from amauta.base.errors import ModelError
+from amauta.language_model.rows import buckets
 
 transformers = pytest.importorskip("transformers")
 
@@ -71,8 +72,8 @@ def test_load_logits_embed_save(name: str, tmp_path: Path):
     torch.testing.assert_close(found[real], wanted[real], atol=1e-4, rtol=1e-4)
 
     vectors = lm.embed([IDS[0].tolist(), IDS[1, :8].tolist()])
-    assert vectors.shape[0] == 2
-    torch.testing.assert_close(vectors[1:], lm.embed(IDS[1, :8].tolist()), atol=1e-5, rtol=1e-4)
+    for row, vector in zip([IDS[0].tolist(), IDS[1, :8].tolist()], vectors, strict=True):
+        torch.testing.assert_close(vector[None], lm.embed(row), atol=1e-5, rtol=1e-4)
 
     lm.save(tmp_path / "ours")
     again, told = getattr(transformers, CONFIGS[name][0]).from_pretrained(
@@ -110,6 +111,40 @@ def test_classes_of_padded_sequences(name: str, tmp_path: Path):
     ids[0, 11] = ids[1, 7] = 1
     wanted = theirs(ids, attention_mask=SHORT.long()).logits
     torch.testing.assert_close(amauta.load(tmp_path).logits(ids, mask=SHORT), wanted, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_classifier_of_two_stacks_may_be_told_what_its_decoder_reads(tmp_path: Path):
+    config = transformers.AutoConfig.for_model("bart", **CONFIGS["bart"][1], num_labels=3, eos_token_id=1)
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    lm = amauta.load(tmp_path)
+    assert torch.equal(lm.logits(IDS, decoder_ids=[[2, *row[:-1]] for row in IDS.tolist()]), lm.logits(IDS))
+    short = lm.logits(IDS, mask=SHORT, decoder_ids=IDS[:, :3])  # pooled over the decoder's three
+    assert torch.equal(short, lm.model.logits(lm.hidden(IDS, mask=SHORT, decoder_ids=IDS[:, :3])))
+
+
+@torch.no_grad()
+def test_what_must_be_written_first_is(tmp_path: Path):
+    theirs = build("bart")
+    theirs.generation_config.forced_bos_token_id, theirs.generation_config.eos_token_id = 7, None
+    theirs.generation_config.forced_eos_token_id = None
+    theirs.save_pretrained(tmp_path)
+    made = theirs.generate(IDS[:1], max_new_tokens=6, do_sample=False, num_beams=1)[0].tolist()
+    assert made[1] == 7
+    assert amauta.load(tmp_path).generate([IDS[0].tolist()], temperature=0, max_tokens=5)[0].tokens == made[2:]
+
+
+def test_a_model_is_saved_in_the_family_that_it_came_in(tmp_path: Path):
+    config = transformers.AutoConfig.for_model("mistral", **LLAMA, sliding_window=None)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "theirs")
+    amauta.load(tmp_path / "theirs").save(tmp_path / "ours")
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "ours").model_type == "mistral"
+
+
+def test_groups_of_like_length():
+    assert buckets([9, 2, 8, 2, 3, 9], 32) == [[1, 3], [4], [2, 0, 5]]
+    assert buckets([5] * 5, 2) == [[0, 1], [2, 3], [4]]
+    assert buckets([1, 100], 32, padding=1.0) == [[0, 1]]
 
 
 def test_an_output_table_that_is_not_the_embeddings_is_never_dropped(tmp_path: Path):
