@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 from amauta.base.errors import RunError
@@ -47,6 +48,11 @@ class Run:
     def model(self) -> Path:
         """The finished model, in the layout that other libraries open."""
         return self.folder / "model"
+
+    @property
+    def generator(self) -> Path:
+        """The finished generator, where one was trained beside the model."""
+        return self.folder / "generator"
 
     @property
     def result(self) -> Path:
@@ -125,6 +131,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+        os.replace(made, path)
+    except BaseException as error:
+        made.unlink(missing_ok=True)
+        raise_if_full(error, path)
+        raise
+    _flush(path.parent)
+
+
+def write_stream(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """As ``write_atomically`` for what is too long to be held: ``write`` is given the open file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = aside(path)
+    try:
+        with made.open("xb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(made, path)
     except BaseException as error:
         made.unlink(missing_ok=True)

@@ -166,11 +166,16 @@ def _shown(value: Any) -> str:
 
 
 def _converter(hint: Any) -> Callable[..., Any] | None:
-    """For whole numbers: cyclopts rounds "1.5" to 2, and a number that is not the one written must be an error."""
+    """For whole numbers: cyclopts rounds "1.5" to 2, and a number that is not the one written must be an error.
+
+    Several numbers may be words of their own or parted by commas: ``--prune 0 0 1`` or ``--prune 0,0,1``.
+    """
     bare = _without_none(hint)
     if bare is int:
         return _one_whole
-    return _many_whole if get_origin(bare) is tuple and set(get_args(bare)) <= {int, ...} else None
+    if get_origin(bare) is not tuple or not _is_many(hint):
+        return None
+    return {int: _many_whole, float: _many_numbers}.get(get_args(bare)[0])
 
 
 def _one_whole(_type: Any, tokens: Sequence[Token]) -> int:
@@ -178,7 +183,11 @@ def _one_whole(_type: Any, tokens: Sequence[Token]) -> int:
 
 
 def _many_whole(_type: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
-    return tuple(_whole(token.value) for token in tokens)
+    return tuple(_whole(part) for token in tokens for part in token.value.split(","))
+
+
+def _many_numbers(_type: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+    return tuple(float(part) for token in tokens for part in token.value.split(","))
 
 
 def _whole(text: str) -> int:

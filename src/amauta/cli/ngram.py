@@ -12,60 +12,76 @@ app = Group("ngram")
 def train(settings: TrainNgram) -> dict[str, Any]:
     """Train an n-gram model on text, and measure it on held-out text.
 
-    The perplexity counts the end of a document and not its beginning.
+    The perplexity counts the end of a document and not its beginning. Words are what stands between ASCII white space.
 
     Examples:
       amauta ngram train corpus.txt --order 3 --out words
+      amauta ngram train corpus.txt --order 5 --smoothing modified-kneser-ney --prune 0,0,1 --arpa corpus.arpa
       amauta ngram train 'corpus/*.jsonl' --tokenizer tokenizer --order 4 --heldout heldout.jsonl --out ngram --json
     """
-    from amauta.models.ngram import NGram
-    from amauta.models.ngram_vocabulary import Vocabulary
+    from amauta.base.messages import say
+    from amauta.evaluate.ngram import measured, note_empty, texts_of
+    from amauta.metrics import console
+    from amauta.train.ngram import check_targets, train_ngram
 
-    by_line = settings.document == "line" or (settings.document == "auto" and settings.tokenizer is None)
-    texts = [text for text, _ in _texts(settings.text, by_line, settings.may_skip)]
-    if settings.tokenizer is not None:
-        from amauta.tokenize.tokenizer import Tokenizer
-
-        tokenizer: Any = Tokenizer.load(settings.tokenizer)
-    else:
-        tokenizer = Vocabulary.of(texts, settings.unit, open=not settings.closed)
-    model = NGram.train(
-        _documents(tokenizer, texts),
-        size=tokenizer.size, begin=tokenizer.begin, order=settings.order,
-        estimator=settings.estimator, tokenizer=tokenizer,
-    )  # fmt: skip
-    found: dict[str, Any] = {"documents": len(texts), "tokens": int(model.counts.counts[0].sum())}
-    found |= {"order": model.order, "ngrams": model.counts.types, "parameters": sum(model.counts.types)}
-    found |= {"discounts": [table.discount for table in model.tables], "deterministic": model.deterministic}
+    check_targets(settings.out, settings.arpa)
+    done = train_ngram(settings)
+    model, trie = done.model, done.model.trie
+    if done.skipped:
+        console.print(say("ngram.skipped", count=done.skipped), markup=False)
+    if done.marks:
+        console.print(say("ngram.marks-skipped", count=done.marks), markup=False)
+    note_empty(done.empty, settings.empty)
+    if model.fallbacks:
+        orders = ", ".join(map(str, model.fallbacks))
+        discounts = _spelt(model.tables[model.fallbacks[0] - 1].discounts)
+        console.print(say("ngram.fallback", orders=orders, discounts=discounts), markup=False)
+    found: dict[str, Any] = {"documents": done.documents, "tokens": done.tokens, "order": model.order}
+    found |= {"ngrams": trie.types, "nodes": trie.nodes, "parameters": sum(trie.types)}
+    found |= {"bytes_per_ngram": model.bytes / max(1, sum(trie.nodes))}
+    found |= {"discounts": [list(table.discounts) for table in model.tables], "fallbacks": model.fallbacks}
+    found |= {"deterministic": model.deterministic}
     if settings.heldout:
-        found |= _measured(model, _texts(settings.heldout, by_line, settings.may_skip))
-    model.save(settings.out)
-    return {**found, "out": str(settings.out)}
+        by_line = settings.document == "line" or (settings.document == "auto" and settings.tokenizer is None)
+        texts = texts_of(settings.heldout, by_line=by_line, empty=settings.empty, may_skip=settings.may_skip)
+        found |= measured(model, texts)
+    if settings.arpa is not None:
+        from amauta.models.ngram.arpa_write import write_arpa
+
+        write_arpa(model, settings.arpa)
+        found["arpa"] = str(settings.arpa)
+    if settings.out is not None:
+        model.save(settings.out)
+        found["out"] = str(settings.out)
+    return found
 
 
 @app.command("score", ScoreNgram)
 def score(settings: ScoreNgram) -> dict[str, Any]:
-    """Score one text, or files, with an n-gram model.
+    """Score one text, or files, with an n-gram model or an ARPA file.
 
-    The perplexity counts the end of a document and not its beginning.
+    The perplexity counts the end of a document and not its beginning. The lines of a text file are documents of their
+    own for a model on words or characters.
 
     Examples:
       amauta ngram score words --text "a a b a"
+      amauta ngram score corpus.arpa --file heldout.txt
       amauta ngram score ngram --file heldout.jsonl --json
     """
     from amauta.base.errors import ConfigError
-    from amauta.models.ngram_vocabulary import Vocabulary
+    from amauta.evaluate.ngram import measured, open_ngram, texts_of
+    from amauta.models.ngram.vocabulary import Vocabulary
 
     if settings.text is None and not settings.file:
         raise ConfigError("ngram.no-text")
     if settings.text is not None and settings.file:
         raise ConfigError("ngram.both-texts")
-    model = _load(settings.model)
+    model = open_ngram(settings.model, settings.tokenizer, settings.unit)
     if settings.text is not None:
-        return _measured(model, [(settings.text, None)])
-    words = isinstance(model.tokenizer, Vocabulary)
-    by_line = settings.document == "line" or (settings.document == "auto" and words)
-    return _measured(model, _texts(settings.file, by_line, settings.may_skip))
+        return measured(model, [(settings.text, None)])
+    by_line = settings.document == "line" or (settings.document == "auto" and isinstance(model.tokenizer, Vocabulary))
+    texts = texts_of(settings.file, by_line=by_line, empty=settings.empty, may_skip=settings.may_skip)
+    return measured(model, texts)
 
 
 @app.command("generate", GenerateNgram)
@@ -78,7 +94,9 @@ def generate(settings: GenerateNgram) -> dict[str, Any]:
     """
     import numpy as np
 
-    model = _load(settings.model)
+    from amauta.evaluate.ngram import open_ngram
+
+    model = open_ngram(settings.model, settings.tokenizer, settings.unit)
     tokenizer = model.tokenizer
     prefix = [tokenizer.begin, *tokenizer.encode(settings.prompt)]
     new = model.generate(
@@ -104,12 +122,12 @@ def _show_tables(result: dict[str, Any]) -> str:
     orders = [[*heads, say("ngram.discount"), say("ngram.left-below")]]
     for row in result["orders"]:
         history = " ".join(repr(piece) for piece in row["history"])
-        figures = f"{row['discount']:.4f}", f"{row['left_below']:.6f}"
-        orders.append([str(row["order"]), history, str(row["count"]), str(row["successors"]), *figures])
+        figures = _spelt(row["discounts"]), f"{row['left_below']:.6f}"
+        orders.append([str(row["order"]), history, _number(row["count"]), str(row["successors"]), *figures])
     depth = len(result["orders"]) + 1
     nexts = [[say("ngram.token"), say("ngram.count"), *(f"p{order}" for order in range(depth))]]
     for row in result["next"]:
-        nexts.append([repr(row["token"]), str(row["count"]), *(f"{p:.6f}" for p in row["p"])])
+        nexts.append([repr(row["token"]), _number(row["count"]), *(f"{p:.6f}" for p in row["p"])])
     return "\n\n".join(
         [f"{say('ngram.table-orders')}\n{_columns(orders)}", f"{say('ngram.table-next')}\n{_columns(nexts)}"]
     )
@@ -120,7 +138,7 @@ def show(settings: ShowNgram) -> dict[str, Any]:
     """Show the counts and the probabilities after a history, order by order.
 
     p1 is the probability by the unigrams alone, p2 the one by the last word of the history, and so on; p0 is uniform.
-    "left below" is the mass that an order gives to the one below it.
+    "left below" is the mass that an order gives to the one below it. An ARPA file has no counts to show.
 
     Examples:
       amauta ngram show words --history "a a"
@@ -128,106 +146,43 @@ def show(settings: ShowNgram) -> dict[str, Any]:
     """
     import numpy as np
 
-    model = _load(settings.model)
+    from amauta.evaluate.ngram import open_ngram
+
+    model = open_ngram(settings.model, settings.tokenizer, settings.unit)
     tokenizer = model.tokenizer
-    prefix = [tokenizer.begin] * settings.start + tokenizer.encode(settings.history)
+    prefix = [tokenizer.begin] * settings.start + list(tokenizer.encode(settings.history))
     by_order = model.by_order(prefix)
-    histories = model.histories(prefix)
+    counted: Any = None
     orders: list[dict[str, Any]] = []
-    counted = np.zeros(model.size, np.int64)
-    for level, node in enumerate(histories):
-        row = {"order": level + 1, "history": tokenizer.pieces(prefix[len(prefix) - level :])}
-        counted = model.successor_counts(level, node)
-        row |= {"count": int(counted.sum()), "successors": int(np.count_nonzero(counted))}
-        left = float(np.exp(model.tables[level].log_gamma[node])) if node >= 0 else 1.0
-        orders.append({**row, "discount": model.tables[level].discount, "left_below": left})
+    for level, node in enumerate(model.histories(prefix)):
+        row: dict[str, Any] = {"order": level + 1, "history": tokenizer.pieces(prefix[len(prefix) - level :])}
+        among = model.trie.successors(level, node) if node >= 0 else slice(0, 0)
+        counted = None if model.trie.counts is None else model.successor_counts(level, node)
+        row["count"] = None if counted is None else int(counted.sum())
+        row["successors"] = among.stop - among.start if counted is None else int(np.count_nonzero(counted))
+        left = model.tables[level].log_gamma[node] if node >= 0 else model.estimator.log_unseen
+        orders.append({**row, "discounts": list(model.tables[level].discounts), "left_below": float(np.exp(left))})
     best = np.argsort(-by_order[-1], kind="stable")[: settings.top]
     nexts = [
         {
             "token": tokenizer.pieces([token])[0],
-            "count": int(counted[token]),
+            "count": None if counted is None else int(counted[token]),
             "p": [float(np.exp(values[token])) for values in by_order],
         }
         for token in best.tolist()
     ]
-    return {"history": tokenizer.pieces(prefix), "orders": orders, "next": nexts, "deterministic": model.deterministic}
+    return {
+        "history": tokenizer.pieces(prefix), "orders": orders, "next": nexts,
+        "probabilities": model.estimator.normal, "deterministic": model.deterministic,
+    }  # fmt: skip
 
 
-def _load(folder: Any) -> Any:
-    """The model in a folder, which must be able to read text."""
-    from amauta.base.errors import ModelError
-    from amauta.models.ngram import NGram
-
-    model = NGram.load(folder)
-    if model.tokenizer is None:
-        raise ModelError("ngram.only-ids", folder=folder)
-    return model
+def _spelt(discounts: Any) -> str:
+    return " ".join(f"{value:.4f}" for value in discounts) or "-"
 
 
-def _texts(patterns: Any, by_line: bool, may_skip: int) -> list[tuple[str, float | None]]:
-    """Every document's text with its exact log-probability (nats) where its row carries one."""
-    from amauta.base.errors import DataError
-    from amauta.base.messages import say
-    from amauta.data.read import read
-    from amauta.data.records import text_of
-    from amauta.metrics import console
-
-    reader = read(patterns, may_skip=may_skip)
-    found: list[tuple[str, float | None]] = []
-    for row, text in reader.each(text_of):
-        if by_line and {".txt", ".md"} & set(row.file.suffixes):
-            found += [(line, None) for line in text.splitlines() if line.strip()]
-        else:
-            exact = row.value.get("logprob")
-            if exact is not None and (isinstance(exact, bool) or not isinstance(exact, int | float) or exact > 0):
-                raise DataError("ngram.bad-logprob", file=row.file, line=row.line, value=exact)
-            found.append((text, exact))
-    if reader.skipped:
-        console.print(say("ngram.skipped", count=reader.skipped), markup=False)
-    return found
-
-
-def _documents(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    return [[tokenizer.begin, *ids, tokenizer.end] for ids in tokenizer.encode_many(texts)]
-
-
-def _measured(model: Any, texts: list[tuple[str, float | None]]) -> dict[str, Any]:
-    """What ``bits.measure`` measures, with what the unit of the model cannot say left out and named on stderr."""
-    import math
-
-    from amauta.base.messages import say
-    from amauta.bits import measure
-    from amauta.metrics import console
-
-    documents = _documents(model.tokenizer, [text for text, _ in texts])
-    sizes = [len(text.encode()) for text, _ in texts]
-    exact = [value for _, value in texts]
-    found = measure(model.score_many, list(zip(documents, sizes, exact, strict=True)))
-    found["log10_prob"] = -found["bits_per_token"] * found["tokens"] * math.log10(2)
-    found["counted"] = say("ngram.what-counts")
-    unknown = getattr(model.tokenizer, "unknown", None)
-    if unknown is None and getattr(model.tokenizer, "unit", None) != "word":
-        return found
-    number = 0 if unknown is None else sum(ids.count(unknown) for ids in documents)
-    if unknown is not None and number:
-        found |= {"unknown_tokens": number, "perplexity_without_unknown": _known_perplexity(model, documents, unknown)}
-        reason = say("ngram.unknown-loses-text", count=number)
-    elif model.tokenizer.unit == "word":
-        reason = say("ngram.words-lose-spaces")
-    else:
-        return {**found, "unknown_tokens": 0}
-    for name in ("bits_per_byte", "entropy_bits_per_byte", "excess", "bytes"):
-        found.pop(name, None)
-    console.print(say("ngram.exact-text-lost", reason=reason), markup=False)
-    return {"unknown_tokens": number, **found}
-
-
-def _known_perplexity(model: Any, documents: list[list[int]], unknown: int) -> float:
-    """Perplexity over the predicted tokens that the vocabulary knows; the others still stand in histories."""
-    import numpy as np
-
-    values = np.concatenate([model.score(ids)[np.asarray(ids[1:]) != unknown] for ids in documents])
-    return float(np.exp(-values.mean()))
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
 
 
 def _columns(rows: list[list[str]]) -> str:

@@ -132,7 +132,7 @@ def _matches(pattern: Path) -> list[Path]:
 def _rows(file: Path) -> Iterator[Row | DataError]:
     """The rows of one file; a bad row comes as the error that tells of it, so that reading can go on after it."""
     try:
-        with _open(file) as stream:
+        with open_file(file) as stream:
             yield from _form(file)(file, stream)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError("data.broken-archive", file=file, reason=error) from None
@@ -303,7 +303,8 @@ class _Zstandard(io.RawIOBase):
         super().close()
 
 
-def _open(file: Path) -> IO[bytes]:
+def open_file(file: Path) -> IO[bytes]:
+    """The bytes of a file, unpacked."""
     suffix = file.suffix.lower()
     if suffix == ".gz":
         return cast(IO[bytes], gzip.open(file, "rb"))

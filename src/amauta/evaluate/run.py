@@ -13,9 +13,11 @@ from amauta.data.records import messages_of, preference_of, text_of
 from amauta.decode.settings import Sampling
 from amauta.device import pick
 from amauta.evaluate.answers import judge_dialogues, judge_preferences
+from amauta.evaluate.ngram import measured, ngram_called
 from amauta.evaluate.settings import Evaluate
 from amauta.hub import Found, find_model
 from amauta.models.exchange.opening import needed_tokenizer, read_weights, spec_of
+from amauta.models.ngram import NGram
 from amauta.runs import write_atomically
 from amauta.score import sequence_logprobs
 from amauta.tokenize.either import AnyTokenizer, scored
@@ -31,6 +33,9 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
     """
     if not (settings.text or settings.dialogues or settings.preferences):
         raise ConfigError("evaluate.nothing")
+    counted = ngram_called(settings.model)
+    if counted is not None:
+        return _evaluate_ngram(counted, settings)
     device = pick(settings.device, settings.dtype)
     found = find_model(settings.model)
     tokenizer = checked(found, chat=bool(settings.dialogues or settings.preferences))
@@ -66,11 +71,25 @@ def evaluate(settings: Evaluate) -> dict[str, Any]:
             )  # fmt: skip
             figures |= said
             answers += judged
+    _write(figures, answers, settings)
+    return figures
+
+
+def _evaluate_ngram(model: NGram, settings: Evaluate) -> dict[str, Any]:
+    """The documents of the settings by an n-gram model, which answers no one: ModelError when dialogues are given."""
+    if settings.dialogues or settings.preferences:
+        raise ModelError("evaluate.ngram-answers-none", name=settings.model)
+    texts = _records(settings.text, text_of, settings)
+    figures = measured(model, [(text, row.value.get("logprob")) for row, text in texts])
+    _write(figures, [], settings)
+    return figures
+
+
+def _write(figures: dict[str, Any], answers: list[dict[str, Any]], settings: Evaluate) -> None:
     if settings.out is not None:
         lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
         write_atomically(settings.out / "answers.jsonl", lines)
         write_atomically(settings.out / "figures.json", json.dumps(figures, indent=1) + "\n")
-    return figures
 
 
 def checked(found: Found, *, chat: bool) -> AnyTokenizer:

@@ -1,5 +1,6 @@
 """The n-gram model against values worked by hand, naive loops and nltk."""
 
+import dataclasses
 import json
 import math
 from collections import Counter
@@ -12,15 +13,20 @@ from hypothesis import strategies as st
 
 from amauta.base.errors import DataError, ModelError
 from amauta.models.ngram import NGram
-from amauta.models.ngram_counts import count
+from amauta.models.ngram.vocabulary import Vocabulary
 from amauta.models.ngram_settings import Estimator
-from amauta.models.ngram_vocabulary import Vocabulary
 
 S, A, B, E = 0, 1, 2, 3  # <s>, a, b, </s>: three ids can be predicted
 MLE, LAPLACE = Estimator(smoothing="maximum-likelihood"), Estimator(smoothing="add-k", k=1.0)
 KN = Estimator(discount=0.75, base="none")
 TEN = [[S, *[A] * 10, *[B] * 10, E]]
-METHODS = [MLE, LAPLACE, Estimator(smoothing="add-k", k=0.1), Estimator(), Estimator(discount=0.3), KN]
+MKN = Estimator(smoothing="modified-kneser-ney")
+METHODS = [
+    MLE, LAPLACE, Estimator(smoothing="add-k", k=0.1), Estimator(), Estimator(discount=0.3), KN, MKN,
+    Estimator(smoothing="witten-bell"), Estimator(smoothing="modified-kneser-ney", prune=(0, 0, 1)),
+    Estimator(smoothing="kneser-ney", prune=(0, 1)), Estimator(smoothing="add-k", prune=(0, 1)),
+]  # fmt: skip
+STUPID = Estimator(smoothing="stupid-backoff")
 
 documents = st.lists(st.lists(st.integers(1, 5), max_size=12), min_size=1, max_size=6)
 prefixes = st.lists(st.integers(1, 6), max_size=8)
@@ -29,6 +35,11 @@ prefixes = st.lists(st.integers(1, 6), max_size=8)
 def laid_out(bodies: list[list[int]]) -> list[list[int]]:
     """Ids 1-5 are words (6 is one never seen), 7 is the end."""
     return [[0, *body, 7] for body in bodies]
+
+
+def cut(estimator: Estimator, order: int) -> Estimator:
+    """The estimator for an order with fewer thresholds than it has."""
+    return dataclasses.replace(estimator, prune=estimator.prune[: max(1, order)])
 
 
 def bigram(estimator: Estimator, size: int = 4, corpus: list[list[int]] = TEN) -> NGram:
@@ -79,7 +90,8 @@ def test_kneser_ney_by_hand() -> None:
 def test_discount_and_uniform_base_by_hand() -> None:
     # bigrams: <s>a 1, aa 9, ab 1, bb 9, b</s> 1: n1 = 3, n2 = 0, so 0.5. Left neighbours: a 2, b 2, </s> 1: 1/(1+4).
     model = bigram(Estimator())
-    assert [table.discount for table in model.tables] == pytest.approx([0.2, 0.5])
+    assert [table.discounts for table in model.tables] == [pytest.approx((0.2,)), (0.5,)]
+    assert model.fallbacks == [2]
     unigram = [(2 - 0.2) / 5 + 0.2 * 3 / 5 / 3, (1 - 0.2) / 5 + 0.2 * 3 / 5 / 3]
     assert [p(model, A), p(model, E)] == pytest.approx(unigram, rel=1e-13)
     assert p(model, E, A) == pytest.approx(0.5 * 2 / 10 * unigram[1], rel=1e-13)
@@ -95,7 +107,7 @@ def test_the_uniform_model_has_perplexity_v() -> None:
 def test_a_deterministic_model_is_known_as_one_and_has_perplexity_1() -> None:
     sure = bigram(MLE, corpus=[[S, A, B, E]] * 3)
     assert sure.deterministic
-    assert perplexity(sure, [S, A, B, E]) == 1.0
+    assert perplexity(sure, [S, A, B, E]) == 1.0 and sure.score([S, A, B, E]).tolist() == [0.0] * 3
     assert not bigram(MLE).deterministic
     assert not bigram(LAPLACE, corpus=[[S, A, B, E]]).deterministic
     # "ab" or "ba": no history in the middle leaves a choice, the first word does
@@ -104,28 +116,13 @@ def test_a_deterministic_model_is_known_as_one_and_has_perplexity_1() -> None:
     assert not NGram.train([], size=4, begin=S, order=0).deterministic
 
 
-@settings(max_examples=40, deadline=None)
-@given(bodies=documents, order=st.integers(1, 6))
-def test_counts_equal_a_naive_loop_that_never_crosses_a_border(bodies: list[list[int]], order: int) -> None:
-    corpus = laid_out(bodies)
-    counts = count(corpus, size=8, begin=0, order=order)
-    names: list[list[tuple[int, ...]]] = []
-    for level in range(order):
-        naive: Counter[tuple[int, ...]] = Counter(
-            tuple(ids[end - level : end + 1]) for ids in corpus for end in range(max(1, level), len(ids))
-        )
-        history, token = counts.split(level)
-        names.append([(*(names[-1][h] if level else ()), int(w)) for h, w in zip(history, token, strict=True)])
-        found = dict(zip(names[-1], counts.counts[level].tolist(), strict=True))
-        assert {name: number for name, number in found.items() if number} == dict(naive)
-
-
 @settings(max_examples=60, deadline=None)
 @given(bodies=documents, prefix=prefixes, start=st.booleans(), order=st.integers(1, 6), which=st.sampled_from(METHODS))
 def test_every_history_gives_a_distribution(
     bodies: list[list[int]], prefix: list[int], start: bool, order: int, which: Estimator
 ) -> None:
-    model = NGram.train(laid_out(bodies), size=8, begin=0, order=order, estimator=which)
+    corpus = laid_out([*bodies, [1, 2, 1, 2]])  # so that every order has an n-gram
+    model = NGram.train(corpus, size=8, begin=0, order=order, estimator=cut(which, order))
     log_p = model.next_logprobs([0, *prefix] if start else prefix)
     assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-9)
     assert log_p[0] == -np.inf
@@ -134,11 +131,18 @@ def test_every_history_gives_a_distribution(
 
 
 @settings(max_examples=60, deadline=None)
-@given(bodies=documents, ids=prefixes, start=st.booleans(), order=st.integers(0, 6), which=st.sampled_from(METHODS))
+@given(
+    bodies=documents,
+    ids=prefixes,
+    start=st.booleans(),
+    order=st.integers(0, 6),
+    which=st.sampled_from([*METHODS, STUPID]),
+)
 def test_score_and_next_logprobs_agree_bit_for_bit(
     bodies: list[list[int]], ids: list[int], start: bool, order: int, which: Estimator
 ) -> None:
-    model = NGram.train(laid_out(bodies), size=8, begin=0, order=order, estimator=which)
+    corpus = laid_out([*bodies, [1, 2, 1, 2]])
+    model = NGram.train(corpus, size=8, begin=0, order=order, estimator=cut(which, order))
     text = [0, *ids, 7] if start else [*ids, 7]
     expected = [model.next_logprobs(text[:place])[text[place]] for place in range(1, len(text))]
     assert model.score(text).tolist() == expected
@@ -146,7 +150,7 @@ def test_score_and_next_logprobs_agree_bit_for_bit(
     assert model.score_many(several).tolist() == pytest.approx([model.score(one).sum() for one in several], rel=1e-12)
 
 
-@pytest.mark.parametrize("which", METHODS)
+@pytest.mark.parametrize("which", [*METHODS, STUPID])
 def test_a_history_never_looks_behind_a_begin(which: Estimator) -> None:
     model = NGram.train(laid_out([[1, 2, 3], [2, 3, 3], [3, 1]]), size=8, begin=0, order=3, estimator=which)
     packed = model.score([0, 1, 2, 7, 0, 3, 1, 7])
@@ -261,7 +265,7 @@ def test_bad_corpora_are_refused() -> None:
         bigram(MLE, corpus=[[S, 4]])
 
 
-@pytest.mark.parametrize("which", METHODS)
+@pytest.mark.parametrize("which", [*METHODS, STUPID])
 def test_loaded_equals_saved_bit_for_bit(which: Estimator, tmp_path) -> None:
     words = Vocabulary.of(["a b c", "c a"], "word")
     corpus = [words.document(text) for text in ("a b c a b", "c a", "b b a")]
@@ -285,8 +289,8 @@ def test_a_damaged_or_foreign_folder_is_refused(tmp_path) -> None:
     with pytest.raises(ModelError, match="not the one"):
         NGram.load(folder)
     words.save(folder)
-    whole = (folder / "counts.npz").read_bytes()
-    (folder / "counts.npz").write_bytes(whole[: len(whole) // 2])
+    whole = (folder / "ngrams.npz").read_bytes()
+    (folder / "ngrams.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="cannot be read"):
         NGram.load(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
@@ -304,20 +308,27 @@ def test_a_failed_save_leaves_the_old_model(tmp_path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("amauta.models.ngram.write_counts", full)
+    monkeypatch.setattr("amauta.models.ngram.storage.write_ngrams", full)
     with pytest.raises(Exception, match="model"):
         bigram(KN).save(tmp_path / "model")
     assert NGram.load(tmp_path / "model").estimator == MLE
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
-def test_words_and_characters_as_ids() -> None:
-    words = Vocabulary.of(["b  a\nc", "a <s>"], "word")
-    assert words.names == ["<s>", "</s>", "<unk>", "<s>", "a", "b", "c"]  # a word may look like a mark and is none
-    assert words.encode("a x  <s>") == [4, 2, 3]
-    assert words.decode([0, 4, 5, 1]) == "a b"
-    letters = Vocabulary.of(["año"], "character", open=False)
-    assert letters.size == 5
-    assert letters.decode(letters.document("oña")) == "oña"
-    with pytest.raises(DataError, match="'x'"):
-        letters.encode("x")
+def test_long_streams_are_scored_in_blocks_that_know_what_stood_before(monkeypatch) -> None:
+    corpus = sentences(3, 40)
+    model = NGram.train(corpus, size=8, begin=0, order=4, estimator=MKN)
+    stream = np.array([id for ids in corpus for id in ids])
+    whole = model.score_stream(stream)
+    for block in (1, 2, 3, 7):
+        monkeypatch.setattr("amauta.models.ngram.model.BLOCK", block)
+        assert model.score_stream(stream).tolist() == whole.tolist()
+
+
+def test_memory_of_a_model_is_that_of_its_arrays() -> None:
+    model = NGram.train(sentences(1, 30), size=8, begin=0, order=3, estimator=MKN)
+    before = model.bytes
+    per_node = before / sum(model.trie.nodes)
+    assert 20 < per_node < 40  # token 4, start 4, count 4, log p 8, log gamma 8, and what a level begins with
+    model.score_stream(np.concatenate(sentences(1, 30)))
+    assert model.bytes > before  # the tables for finding
