@@ -220,7 +220,9 @@ def filled(cls: type, *, only_required: bool) -> dict[str, Any]:
         known = next(each for each in dataclasses.fields(cls) if each.name == name)
         required = known.default is dataclasses.MISSING and known.default_factory is dataclasses.MISSING
         if required or (known.default is None and not only_required):
-            values[name] = (EXAMPLES[inner],) * 2 if get_origin(hint) is tuple else EXAMPLES.get(inner, known.default)
+            values[name.removesuffix("_")] = (
+                (EXAMPLES[inner],) * 2 if get_origin(hint) is tuple else EXAMPLES.get(inner, known.default)
+            )
     return values
 
 
@@ -229,7 +231,8 @@ def filled(cls: type, *, only_required: bool) -> dict[str, Any]:
 def test_the_settings_of_every_command_come_back_equal(cls: type, only_required: bool):
     given_values = filled(cls, only_required=only_required)
     settings = build(cls, given_values)
-    assert {name: getattr(settings, name) for name in given_values} == given_values
+    held = {name.removesuffix("_"): value for name, value in vars(settings).items()}
+    assert {name: held[name] for name in given_values} == given_values
     assert build(cls, tomllib.loads(to_toml(settings))) == settings
 
 
@@ -256,3 +259,29 @@ def test_a_file_that_cannot_be_read(tmp_path: Path):
     (tmp_path / "latin.toml").write_bytes(b'name = "\xf1"')
     with pytest.raises(ConfigError, match="is not valid TOML"):
         read_toml(tmp_path / "latin.toml")
+
+
+@dataclass(frozen=True)
+class Inner:
+    in_: Annotated[int, Gt(0)] = 3
+
+
+@dataclass(frozen=True)
+class Keyworded:
+    as_: str
+    for_: tuple[Path, ...] = ()
+    within: Inner = field(default_factory=Inner)
+
+
+def test_a_setting_may_be_a_python_keyword():
+    assert [setting.path for setting in settings_of(Keyworded)] == [("as",), ("for",), ("within", "in")]
+    made = build(Keyworded, {"as": "a", "for": ["b"]}, {"within": {"in": 4}})
+    assert made == Keyworded("a", (Path("b"),), Inner(4))
+    assert to_dict(made) == {"as": "a", "for": ["b"], "within": {"in": 4}}
+    assert build(Keyworded, to_dict(made)) == made and build(Keyworded, {"as": "a"}).within == Inner(3)
+    with pytest.raises(ConfigError, match=r"within\.in. is -1"):
+        build(Keyworded, {"as": "a", "within": {"in": -1}})
+    with pytest.raises(ConfigError, match="as_"):
+        build(Keyworded, {"as_": "a"})
+    with pytest.raises(ConfigError, match=r"\bas\b"):
+        build(Keyworded, {})

@@ -6,7 +6,7 @@ import torch
 
 from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
-from amauta.score import piece_sums, sequence_logprobs
+from amauta.score import piece_sums, pseudo_logprobs, sequence_logprobs
 
 
 @pytest.fixture
@@ -57,3 +57,25 @@ def test_piece_sums_by_hand():
     values = torch.tensor([[1.0, 2.0, 4.0, 8.0], [1.0, 1.0, 1.0, 1.0]])
     documents = torch.tensor([[1, 1, 2, 0], [1, 2, 3, 3]])
     assert piece_sums(values, documents, 3).tolist() == [[3, 4, 0], [1, 1, 2]]
+
+
+def test_pseudo_logprobs_hide_each_token_in_turn():
+    fields = {"positions": "learned", "norm": "layer", "norm_place": "post", "activation": "gelu", "gated": False}
+    spec = Spec(vocabulary=40, context=16, width=32, layers=2, heads=4, kind="encoder", outputs=("masked",), **fields)
+    model = Transformer.create(spec, seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3).add_(0.05)
+    model.eval()
+    mask, special, wanted = 39, {0, 1}, []
+    for ids in sequences(12):
+        total = 0.0
+        for t in range(len(ids)):
+            if ids[t] not in special:
+                hidden = torch.tensor([[*ids[:t], mask, *ids[t + 1 :]]])
+                with torch.no_grad():
+                    total += float(model.logits(model(hidden))[0, t].log_softmax(-1)[ids[t]])
+        wanted.append(total)
+    for rows in (1, 7, 500):
+        found = pseudo_logprobs(model, sequences(12), mask, special=special, rows=rows)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)

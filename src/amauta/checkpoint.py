@@ -26,7 +26,7 @@ def save(folder: Path, groups: Mapping[str, Mapping[str, Tensor]], state: Mappin
     try:
         made.mkdir()
         for name, tensors in groups.items():
-            data = serialise({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+            data = serialise(_apart({key: value.detach().cpu().contiguous() for key, value in tensors.items()}))
             (made / f"{name}.safetensors").write_bytes(data)
         (made / STATE).write_text(json.dumps(dict(state), indent=1), encoding="utf-8")
         replace_folder(made, folder)
@@ -34,6 +34,16 @@ def save(folder: Path, groups: Mapping[str, Mapping[str, Tensor]], state: Mappin
         shutil.rmtree(made, ignore_errors=True)
         raise_if_full(error, folder)
         raise
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of which none shares its memory with another: a file holds weights that a model has twice twice."""
+    seen: set[int] = set()
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        found[name] = tensor.clone() if tensor.data_ptr() in seen and tensor.numel() else tensor
+        seen.add(tensor.data_ptr())
+    return found
 
 
 def load(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:

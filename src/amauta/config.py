@@ -5,7 +5,8 @@ A settings class is a plain dataclass whose fields read
     steps: Annotated[int, Gt(0), Doc("optimiser steps")] = 1000
 
 and whose fields may themselves be settings classes (sections). Flag > file > default; a name that no class knows is
-an error with the nearest name; every fault is reported with its path, all at once.
+an error with the nearest name; every fault is reported with its path, all at once. A Python keyword cannot name a
+field: the setting ``as`` is the field ``as_``.
 """
 
 import dataclasses
@@ -70,15 +71,16 @@ def settings_of(cls: type, path: tuple[str, ...] = (), section: Any = None) -> I
     for field in dataclasses.fields(cls):
         bare, notes = _split(hints[field.name])
         default = _default(field) if section is None else getattr(section, field.name)
+        name = _spelt(field.name)
         if dataclasses.is_dataclass(bare):
             inner = default if dataclasses.is_dataclass(default) else None
-            yield from settings_of(typing.cast(type, bare), (*path, field.name), inner)
+            yield from settings_of(typing.cast(type, bare), (*path, name), inner)
             continue
         text = next((note.documentation for note in notes if isinstance(note, Doc)), "")
         positional = any(isinstance(note, Positional) for note in notes)
         unset = next((note for note in notes if isinstance(note, Unset)), None)
         owner = next(each for each in cls.__mro__ if field.name in vars(each).get("__annotations__", ()))
-        yield Setting((*path, field.name), bare, default, text, owner, positional, unset)
+        yield Setting((*path, name), bare, default, text, owner, positional, unset)
 
 
 def build(cls: type[Settings], *layers: Mapping[str, Any], where: str = "settings") -> Settings:
@@ -98,7 +100,7 @@ def build(cls: type[Settings], *layers: Mapping[str, Any], where: str = "setting
         _merge(merged, preset(given))
     _merge(merged, given)
     try:  # JSON's strict mode: "12" is no int and true is no number, yet a string may be a path and a list a tuple
-        return TypeAdapter(cls).validate_json(json.dumps(merged, default=str), strict=True)
+        return TypeAdapter(cls).validate_json(json.dumps(_by_field(cls, merged), default=str), strict=True)
     except ValidationError as error:
         lines = [_complaint(fault, cls, where) for fault in error.errors()]
         raise ConfigError("config.several", count=len(lines), lines="\n".join(lines)) from None
@@ -108,15 +110,15 @@ def to_dict(settings: Any) -> dict[str, Any]:
     """A settings object as nested plain values, without those that are None (TOML has no null)."""
     plain: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
+        value, name = getattr(settings, field.name), _spelt(field.name)
         if dataclasses.is_dataclass(value):
-            plain[field.name] = to_dict(value)
+            plain[name] = to_dict(value)
         elif isinstance(value, Path):
-            plain[field.name] = str(value)
+            plain[name] = str(value)
         elif isinstance(value, tuple):
-            plain[field.name] = [str(item) if isinstance(item, Path) else item for item in value]
+            plain[name] = [str(item) if isinstance(item, Path) else item for item in value]
         elif value is not None:
-            plain[field.name] = value
+            plain[name] = value
     return plain
 
 
@@ -157,9 +159,10 @@ _REASONS = {
 
 def _complaint(fault: Mapping[str, Any], cls: type, where: str) -> str:
     """One fault that pydantic found, in the user's language; pydantic's own English for a kind not met before."""
-    path, kind, value, reason = fault["loc"], fault["type"], fault["input"], fault["msg"]
+    kind, value, reason = fault["type"], fault["input"], fault["msg"]
+    path: tuple[Any, ...] = tuple(_spelt(part) if isinstance(part, str) else part for part in fault["loc"])
     if kind == "missing" and isinstance(path[-1], int):  # a value of a tuple: `value` is the whole of it
-        *path, place = path
+        path, place = path[:-1], path[-1]
         reason = say("config.more-values", limit=place + 1)
     elif kind == "missing":
         return say("config.missing", where=where, name=".".join(map(str, path)))
@@ -188,9 +191,29 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 
 def _section_defaults(cls: type) -> dict[str, Any]:
     """The sections as ``cls`` fills them, so that giving one of their fields leaves the others as they are."""
-    defaults = {field.name: _default(field) for field in dataclasses.fields(cls)}
+    defaults = {_spelt(field.name): _default(field) for field in dataclasses.fields(cls)}
     sections = ((name, value) for name, value in defaults.items() if dataclasses.is_dataclass(value))
-    return {name: dataclasses.asdict(section) for name, section in sections if not isinstance(section, type)}
+    return {
+        name: dataclasses.asdict(section, dict_factory=lambda pairs: {_spelt(key): value for key, value in pairs})
+        for name, section in sections
+        if not isinstance(section, type)
+    }
+
+
+def _spelt(field: str) -> str:
+    """The setting's name: the field's, without the underscore that keeps it from being a keyword."""
+    return field.removesuffix("_")
+
+
+def _by_field(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values by the names of fields instead of settings."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = {_spelt(name): name for name in hints}
+    sections = {name: _section(hints[fields[name]]) for name in values}
+    return {
+        fields[name]: _by_field(sections[name], value) if sections[name] and isinstance(value, Mapping) else value
+        for name, value in values.items()
+    }
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -210,12 +233,12 @@ def _section(hint: Any) -> Any:
 
 def _check_names(cls: Any, layer: Mapping[str, Any], path: tuple[str, ...], where: str) -> None:
     hints = typing.get_type_hints(cls, include_extras=True)
-    known = {field.name for field in dataclasses.fields(cls)}
+    known = {_spelt(field.name): hints[field.name] for field in dataclasses.fields(cls)}
     for name, value in layer.items():
         if name not in known:
             dotted = ".".join((*path, name))
             raise ConfigError("config.unknown-setting", where=where, name=dotted, hint=did_you_mean(name, known))
-        section = _section(hints[name])
+        section = _section(known[name])
         if section is not None and isinstance(value, Mapping):
             _check_names(section, value, (*path, name), where)
 

@@ -3,7 +3,7 @@
 Logits are never held whole, and work is proportional to tokens and not to padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -64,5 +64,45 @@ def sequence_logprobs(
         for r, units in enumerate(batch.units):
             for k, unit in enumerate(units):
                 sums[owner[unit]] += by_piece[r, k]
+    model.train(was_training)
+    return sums
+
+
+@torch.inference_mode()
+def pseudo_logprobs(
+    model: Transformer,
+    sequences: Sequence[Sequence[int]],
+    mask: int,
+    *,
+    special: Collection[int] = (),
+    rows: int = 64,
+    autocast: torch.dtype | None = None,
+) -> np.ndarray:
+    """Pseudo-log-likelihood of each sequence by an encoder (nats, f64): every token hidden in turn behind ``mask``, its
+    log-prob given all others, and their sum (Salazar et al. 2020, arXiv 1910.14659, eq. 1): (N,).
+
+    It is no log-probability of the text: the conditionals belong to no one distribution. ``special`` tokens are read
+    and not scored. A sequence of T tokens costs T forward passes; ``rows`` of them are one batch.
+    """
+    places = [(i, t) for i in np.argsort([len(ids) for ids in sequences], kind="stable").tolist()
+              for t, id in enumerate(sequences[i]) if id not in special]  # fmt: skip
+    sums = np.zeros(len(sequences))
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(places), rows):
+        part = places[start : start + rows]
+        ids = torch.full((len(part), max(len(sequences[i]) for i, _ in part)), mask)
+        real, targets = torch.zeros(ids.shape, dtype=torch.bool), torch.empty(len(part), dtype=torch.long)
+        for r, (i, t) in enumerate(part):
+            ids[r, : len(sequences[i])], real[r, : len(sequences[i])] = torch.tensor(sequences[i]), True
+            targets[r], ids[r, t] = ids[r, t], mask
+        whole = None if bool(real.all()) else real.to(model.device)
+        with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
+            hidden = model(ids.to(model.device), mask=whole)
+            states = model.output_states(hidden[torch.arange(len(part)), [t for _, t in part]])
+            found = token_logprobs(
+                states, model.output_table, targets.to(model.device), bias=model.output_bias, dtype=autocast
+            )
+        np.add.at(sums, [i for i, _ in part], found.double().cpu().numpy())
     model.train(was_training)
     return sums

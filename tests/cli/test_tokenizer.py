@@ -96,3 +96,12 @@ def test_text_beyond_the_limit_is_left_out_aloud(tmp_path: Path, capsys: pytest.
     got = json.loads(shown.out)
     assert (got["texts"], got["bytes"], got["cut"]) == (1, 9, True)
     assert "first 1 texts (9 bytes)" in " ".join(shown.err.split())
+
+
+def test_the_special_tokens_of_a_manner_are_reserved(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "text.txt").write_text("the wool of the weaver\n" * 20)
+    given = ("--text", str(tmp_path / "text.txt"), "--size", "400", "--allow-smaller")
+    for manner, first, count in (("bert", "[CLS]", 3), ("t5", "<extra_id_0>", 100), ("bart", "<mask>", 1)):
+        call(capsys, "train", *given, "--out", str(tmp_path / manner), "--for", manner, "--reserve", "<x>")
+        names = Tokenizer.load(tmp_path / manner).names
+        assert names[8] == first and names[8 + count] == "<x>" and len(names) == 9 + count

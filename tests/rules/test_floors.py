@@ -12,14 +12,14 @@ FLOORS = (
     ("config", "device", "runs", "checkpoint", "metrics"),
     ("tokenize", "nn", "optim", "hub"),
     ("data", "models"),
-    ("score", "bits", "adapt", "compress", "decode"),
+    ("score", "bits", "grades", "adapt", "compress", "decode"),
     ("train", "worlds", "evaluate", "inspect", "prompt", "rag"),
     ("serve", "laws", "recipes", "verify", "language_model"),
     ("cli",),
 )
 FLOOR = {part: number for number, floor in enumerate(FLOORS, start=1) for part in floor}
 OUTSIDE = {"amauta", "amauta.__main__"}  # the names that load lazily, and `python -m amauta`
-BARRED = {"transformers", "trl", "peft", "sentence_transformers", "nltk", "kenlm", "scipy", "pytest", "hypothesis"}
+BARRED = {"transformers", "trl", "peft", "sentence_transformers", "nltk", "kenlm", "pytest", "hypothesis"}
 
 
 def faults(importer: str, imported: str) -> str | None:

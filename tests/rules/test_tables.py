@@ -12,6 +12,7 @@ TABLES = (
     ("amauta.losses.preference", "PREFERENCE_LOSSES", "tests/losses/test_preference.py"),
     ("amauta.decode.filters", "FILTERS", "tests/decode/test_filters.py"),
     ("amauta.hub.known", "KNOWN", "tests/hub/test_known.py"),
+    ("amauta.train.manners", "MANNERS", "tests/train/test_objectives.py"),
 )
 
 

@@ -17,11 +17,13 @@ def train(settings: TrainTokenizer) -> dict[str, Any]:
     Examples:
       amauta tokenizer train --text 'corpus/*.txt' --out tokenizer --size 8192
       amauta tokenizer train --text en.jsonl --text es.jsonl --out tokenizer --split single-digits
+      amauta tokenizer train --text 'corpus/*.txt' --out tokenizer --for bert
     """
     from amauta.base.messages import say
     from amauta.data.read import read
     from amauta.data.records import text_of
     from amauta.metrics import console
+    from amauta.tokenize.special import FOR
     from amauta.tokenize.train import Sample, train_bpe
 
     reader = read(settings.text, may_skip=settings.may_skip)
@@ -30,7 +32,7 @@ def train(settings: TrainTokenizer) -> dict[str, Any]:
         sample,
         settings.size,
         split=settings.split,
-        reserve=settings.reserve,
+        reserve=tuple(dict.fromkeys((*(FOR[settings.for_] if settings.for_ else ()), *settings.reserve))),
         min_count=settings.min_count,
         allow_smaller=settings.allow_smaller,
         progress=console.is_terminal,

@@ -6,8 +6,9 @@ cannot see each other, positions restart in each, and no first token is ever pre
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -73,27 +74,51 @@ class Stored:
 
 @dataclass
 class Batch:
-    """Rows of packed pieces, (B, T) each. Free slots at a row's end belong to document 0 and carry no loss."""
+    """Rows of packed pieces, (B, T) each. Free slots at a row's end belong to document 0 and carry no loss.
+
+    What stands below ``units`` is there for the objectives that need it (``corrupt.py``).
+    """
 
     ids: Tensor
     targets: Tensor  # IGNORE where nothing is predicted
     positions: Tensor  # restart in each piece
     documents: Tensor  # 1, 2, … in each row; 0 is free
     units: list[list[int]]  # the units of each row, by index
+    segments: Tensor | None = None  # (B, T), 0 and 1: the texts of a pair
+    decoder_ids: Tensor | None = None  # (B, T') of an encoder-decoder; the targets are then theirs
+    real: Tensor | None = None  # (B, T), False on padding of an encoder's input; None: there is none
+    prefix: Tensor | None = None  # (B,): so many first tokens are seen by all
+    firsts: Tensor | None = None  # (P,): where each pair of texts begins, counted through all rows
+    pairs: Tensor | None = None  # (P,): 0, or 1 where the second text is not what followed the first
+    chances: Tensor | None = None  # (B, T) in [0, 1): by which a generator's replacements are drawn
+    totals: Counter[str] | None = None  # ``counts`` over all micro-batches of the step, set by the loop
 
     def to(self, device: torch.device) -> "Batch":
         if device.type == "cpu":
             return self
-        moved = (x.to(device, non_blocking=True) for x in (self.ids, self.targets, self.positions, self.documents))
-        return Batch(*moved, units=self.units)
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        moved = {name: x.to(device, non_blocking=True) for name, x in held.items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
 
     def supervised(self) -> int:
         """Tokens that carry a loss."""
         return int((self.targets != IGNORE).sum())
 
+    def counts(self) -> Counter[str]:
+        """What an objective with several means divides by: ``targets``, ``tokens`` read or written, ``pairs``."""
+        targets = self.supervised()
+        tokens = int((self.documents > 0).sum()) + (0 if self.decoder_ids is None else targets)
+        return Counter(targets=targets, tokens=tokens, pairs=0 if self.pairs is None else len(self.pairs))
 
-def collate(units: Units, rows: Sequence[Sequence[int]], length: int) -> Batch:
-    """The batch whose row r holds the units ``rows[r]``, one after another."""
+
+Collate = Callable[[Any, Sequence[Sequence[int]], int, Sequence[int]], Batch]
+
+
+def collate(units: Units, rows: Sequence[Sequence[int]], length: int, epochs: Sequence[int] = ()) -> Batch:
+    """The batch whose row r holds the units ``rows[r]``, one after another.
+
+    ``epochs`` tells the epoch of each row to those that make another batch every time; here it changes nothing.
+    """
     shape = (len(rows), length)
     ids, positions, documents = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     targets = np.full(shape, IGNORE, dtype=np.int64)
@@ -121,9 +146,18 @@ class PackedBatches:
     """
 
     def __init__(
-        self, units: Units, *, rows: int, length: int, seed: int = 0, epochs: int | None = None, shuffle: bool = True
+        self,
+        units: Units,
+        *,
+        rows: int,
+        length: int,
+        seed: int = 0,
+        epochs: int | None = None,
+        shuffle: bool = True,
+        collate: Collate = collate,
     ) -> None:
         self.units, self.rows, self.length, self.seed = units, rows, length, seed
+        self.collate = collate
         self.epochs, self.shuffle = epochs, shuffle
         self.epoch, self.row = 0, 0
         self._plan: tuple[int, list[list[int]]] | None = None
@@ -150,19 +184,22 @@ class PackedBatches:
 
     def __next__(self) -> Batch:
         taken: list[list[int]] = []
+        of: list[int] = []  # the epoch of each row
         while len(taken) < self.rows:
             if self.epochs is not None and self.epoch >= self.epochs:
                 break
             plan = self.plan(self.epoch)
             new = plan[self.row : self.row + self.rows - len(taken)]
             taken.extend(new)
+            of.extend([self.epoch] * len(new))
             self.row += len(new)
             if self.row >= len(plan):
                 self.epoch, self.row = self.epoch + 1, 0
         if not taken:
             raise StopIteration
         # a last batch of an epoch may be short: empty rows keep the shape, so that compiled code serves it too
-        return collate(self.units, taken + [[]] * (self.rows - len(taken)), self.length)
+        free = self.rows - len(taken)
+        return self.collate(self.units, taken + [[]] * free, self.length, of + [0] * free)
 
     def seek(self, batches: int) -> None:
         """Stand where ``batches`` batches have been taken from the beginning."""

@@ -67,6 +67,24 @@ def token_logprobs(
     return out.masked_scatter(targets != IGNORE, found)
 
 
+@torch.no_grad()
+def hits(
+    hidden: Tensor,
+    table: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    chunk: int = CHUNK,
+    dtype: torch.dtype | None = None,
+) -> int:
+    """How many targets are the most probable token at their place; of equals the smallest id counts as it."""
+    flat, wanted = _supervised(hidden, targets)
+    found = 0
+    for rows, ids in zip(flat.split(chunk), wanted.split(chunk), strict=True):
+        found += int((_logits(rows, table, bias, dtype).argmax(-1) == ids).sum())
+    return found
+
+
 def _supervised(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The rows that carry a loss: (N, D) and (N,)."""
     flat, wanted = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
@@ -77,11 +95,15 @@ def _supervised(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _logprobs(rows: Tensor, table: Tensor, ids: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -> Tensor:
+    logits = _logits(rows, table, bias, dtype)
+    return logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def _logits(rows: Tensor, table: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -> Tensor:  # (n, V), f32
     with torch.autocast(rows.device.type, enabled=False):
         kind = dtype or rows.dtype
-        logits = (rows.to(kind) @ table.to(kind).T).float()  # (n, V)
-        logits = logits if bias is None else logits + bias.float()
-    return logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(-1)
+        logits = (rows.to(kind) @ table.to(kind).T).float()
+        return logits if bias is None else logits + bias.float()
 
 
 def chunk_gradient(

@@ -85,7 +85,13 @@ class Outputs(nn.Module):
         x = pool(hidden, real, self.spec.pooling)
         if self.pooler is None:
             return x
+        x = F.dropout(x, self.spec.pooler_dropout, self.training)
         return {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu}[self.spec.pooler](self.pooler(x))
+
+    def classified(self, pooled: Tensor) -> Tensor:  # (B, D) -> (B, labels)
+        """What the classifier says of the pooled states; it drops some of them in training."""
+        layer: nn.Module = self.classifier  # type: ignore[assignment]  # nn.Module hides the type
+        return layer(F.dropout(pooled, self.spec.classifier_dropout, self.training))
 
     def embedded(self, hidden: Tensor, real: Tensor | None) -> Tensor:  # (B, T, D) -> (B, D')
         """One vector a sequence: the sentence encoder's, or the mean of the states for a model that is none."""

@@ -143,6 +143,8 @@ class Spec(Shape):
     labels: int = field(default=2, kw_only=True)  # of "classifier"; 1 is a regressor or a reward
     label_names: tuple[str, ...] = field(default=(), kw_only=True)
     classifier_bias: bool = field(default=True, kw_only=True)
+    classifier_dropout: float = field(default=0.0, kw_only=True)  # of what "classifier" reads
+    pooler_dropout: float = field(default=0.0, kw_only=True)  # of what the pooler reads (RoBERTa's, BART's classifier)
     sentence: "Sentence | None" = field(default=None, kw_only=True)  # how a text becomes one vector
     decoder_start: int | None = field(default=None, kw_only=True)  # the id before the first that a decoder writes
     reformer: Reformer | None = field(default=None, kw_only=True)

@@ -129,7 +129,7 @@ class Stack(nn.Module):
         assert self.relative is not None
         keys = torch.arange(span, device=positions.device).expand(1, span) if cached else positions
         distance = keys[:, None, :] - positions[:, :, None]  # (B, T, S)
-        if not cached and _alike(positions):
+        if not cached and bool((positions == positions[:1]).all()):
             distance = distance[:1]
         buckets = relative_bucket(
             distance, causal=self.causal, buckets=self.spec.relative_buckets, furthest=self.spec.relative_distance
@@ -152,13 +152,6 @@ def _scaled(spec: Spec) -> Tensor:
     if scaling.kind == "linear":
         return frequency / scaling.factor
     return slowed(frequency, scaling.factor, scaling.low, scaling.high, scaling.original)
-
-
-def _alike(positions: Tensor) -> bool:
-    """Whether all rows have the same positions; compiled code knows it only where they are one row expanded."""
-    if positions.stride(0) == 0 or torch.compiler.is_compiling():
-        return positions.stride(0) == 0
-    return bool((positions == positions[:1]).all())
 
 
 def _keep(capture: Capture | None, x: Tensor) -> None:

@@ -193,10 +193,13 @@ class Transformer(nn.Module):
     def compiled(self) -> Callable[..., Tensor]:
         """This model with its ``forward`` compiled for one shape of input; the weights are shared.
 
-        The lookups of ``embed`` stay as they are: compiled, they add up their gradient in whatever order the threads
-        arrive, and a resumed run would no longer be the uninterrupted one bit for bit.
+        The lookups of ``embed`` and of relative positions stay as they are: compiled, they add up their gradient in
+        whatever order the threads arrive, and a resumed run would no longer be the uninterrupted one bit for bit.
         """
         self.embed = torch.compiler.disable(self.embed)
+        for stack in (self.encoder, self.decoder):
+            if isinstance(stack, Stack) and stack.relative is not None:
+                stack._bias = torch.compiler.disable(stack._bias)
         return torch.compile(self, dynamic=False)
 
     def embed(self, stack: Stack, ids: Tensor, positions: Tensor, segments: Tensor | None) -> Tensor:
@@ -215,6 +218,8 @@ class Transformer(nn.Module):
         name = self.outputs.named(output)
         if name in TABLED:
             return self._over_vocabulary(getattr(self.outputs, name), hidden)
+        if name == "classifier":
+            return self.outputs.classified(self.pool(hidden, mask))
         found = getattr(self.outputs, name)(self.pool(hidden, mask) if name in POOLED else hidden)
         return found.squeeze(-1) if name == "value" else found
 

@@ -18,7 +18,15 @@ from amauta.runs import write_atomically
 from amauta.tokenize.dialogue import Dialogues
 from amauta.tokenize.jinja import ChatTemplate
 from amauta.tokenize.marks import check, renamed
-from amauta.tokenize.tokenizer import CONFIG_FILE, TOKENIZER_FILE, byte_characters, fingerprint_of, utf8
+from amauta.tokenize.tokenizer import (
+    CONFIG_FILE,
+    SEGMENTED,
+    TOKENIZER_FILE,
+    byte_characters,
+    fingerprint_of,
+    shorten,
+    utf8,
+)
 
 MAP_FILE = "special_tokens_map.json"
 TEMPLATE_FILE = "chat_template.jinja"
@@ -101,12 +109,16 @@ class ForeignTokenizer:
         """The ids and the segments (0, 1) of a text, or of two, with the first and last tokens that the model wants.
 
         ``[CLS] text [SEP] pair [SEP]``, ``text </s>``, ``<s> text``: an encoder's input, as the tokenizer's own
-        post-processor lays it out. ``longest`` cuts a single text's end, so that all has at most so many tokens.
+        post-processor lays it out. ``longest`` cuts ends (``shorten``), so that all has at most so many tokens.
         """
         one = self._encoding(text)
-        if longest is not None:
-            one.truncate(max(0, longest - (self._processor.num_special_tokens_to_add(False) if self._processor else 0)))
         two = None if pair is None else self._encoding(pair)
+        if longest is not None:
+            extra = self.inner.num_special_tokens_to_add(pair is not None)
+            sizes = shorten(len(one), 0 if two is None else len(two), longest - extra)
+            one.truncate(sizes[0])
+            if two is not None:
+                two.truncate(sizes[1])
         if self.inner.post_processor is None:
             second = [] if two is None else two.ids
             return one.ids + second, [0] * len(one.ids) + [1] * len(second)
@@ -167,10 +179,11 @@ class ForeignTokenizer:
         """A hash of what decides the ids: vocabulary, merges, splitting and special tokens. 32 hex digits."""
         return fingerprint_of(self.inner)
 
-    def save(self, folder: Path, *, max_length: int | None = None) -> None:
+    def save(self, folder: Path, *, max_length: int | None = None, segments: bool = False) -> None:
         """Write ``tokenizer.json``, ``tokenizer_config.json`` and the chat template, so that others read the same.
 
-        ``max_length`` is the model's context in tokens; without it, what the tokenizer was loaded with.
+        ``max_length`` is the model's context in tokens; without it, what the tokenizer was loaded with. ``segments``:
+        the model reads which text of a pair a token belongs to.
         """
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / TOKENIZER_FILE, self._text())
@@ -178,6 +191,8 @@ class ForeignTokenizer:
         # Other classes make the tokenizer anew from parts of the file, with defaults of their own for the rest.
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
         config.setdefault("clean_up_tokenization_spaces", False)
+        if segments:
+            config["model_input_names"] = list(SEGMENTED)
         if max_length or self.max_length:
             config["model_max_length"] = max_length or self.max_length
         if isinstance(self._template, Mapping):

@@ -32,6 +32,10 @@ class TrainTokenizer:
         4096
     )
     split: Annotated[Split, Doc("how text is cut into words before merging")] = SPLIT
+    for_: Annotated[
+        Literal["bert", "albert", "electra", "roberta", "bart", "t5"] | None,
+        Doc("reserve the special tokens that a model of this manner needs"),
+    ] = None
     reserve: Annotated[tuple[str, ...], Doc("further special tokens, such as '[MASK]' or '<extra_id_0>'")] = ()
     min_count: Annotated[int, Ge(1), Doc("a pair seen fewer times is not merged")] = MIN_COUNT
     allow_smaller: Annotated[bool, Doc("accept a smaller vocabulary when the text cannot give the size")] = False

@@ -15,6 +15,17 @@ BEGIN = "<|begin|>"
 END = "<|end|>"
 TURN = "<|turn|>"
 
+# What encoders and encoder-decoders need beside those, by the manner of the model that is to be trained; T5 has a
+# hundred sentinels.
+MASKS = ("[MASK]", "<mask>")
+CLASSIFIER, SEPARATOR = "[CLS]", "[SEP]"
+SENTINEL = "<extra_id_{}>"
+FOR: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("bert", "albert", "electra"), (CLASSIFIER, SEPARATOR, MASKS[0])),
+    **dict.fromkeys(("roberta", "bart"), MASKS[1:]),
+    "t5": tuple(SENTINEL.format(n) for n in range(100)),
+}
+
 # Role of a message -> the token that opens it.
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>", "tool": "<|tool|>"}
 

@@ -19,11 +19,12 @@ import tokenizers
 
 from amauta.base.errors import DataError, ModelError
 from amauta.runs import write_atomically
-from amauta.tokenize.special import BEGIN, END, PAD, ROLES, SPECIAL, TURN
+from amauta.tokenize.special import BEGIN, CLASSIFIER, END, MASKS, PAD, ROLES, SEPARATOR, SPECIAL, TURN
 from amauta.tokenize.template import chat_template
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+SEGMENTED = ("input_ids", "token_type_ids", "attention_mask")  # what other libraries hand to a model with segments
 
 
 class Tokenizer:
@@ -52,6 +53,8 @@ class Tokenizer:
         ids = {name: id for id, name in self.names.items()}
         self.pad, self.begin, self.end, self.turn = ids[PAD], ids[BEGIN], ids[END], ids[TURN]
         self.roles = {role: ids[name] for role, name in ROLES.items()}
+        self.classifies = CLASSIFIER in ids and SEPARATOR in ids
+        self.edges = (ids[CLASSIFIER], ids[SEPARATOR]) if self.classifies else (self.begin, self.end)
         self.special = frozenset(self.names)
         self.stops = (self.end, self.turn)
         self.has_chat = True
@@ -89,13 +92,19 @@ class Tokenizer:
         return [self.begin, *self.encode(text)]
 
     def around(self, text: str, pair: str | None = None, *, longest: int | None = None) -> tuple[list[int], list[int]]:
-        """The ids and the segments (0, 1) of a text, or of a pair of texts, each laid out as a document.
+        """The ids and the segments (0, 1) of a text, or of a pair of texts, as an encoder reads them.
 
-        ``longest`` cuts the first text's end, so that its document has at most so many tokens.
+        Where ``[CLS]`` and ``[SEP]`` are reserved, ``[CLS] text [SEP] pair [SEP]``; else each laid out as a document.
+        ``longest`` cuts ends (``shorten``), so that with the tokens around it all has at most so many.
         """
-        ids = self.encode(text)
-        first = [self.begin, *(ids if longest is None else ids[: max(0, longest - 2)]), self.end]
-        second = [] if pair is None else self.document(pair)
+        ids, (begin, end) = self.encode(text), self.edges
+        others = [] if pair is None else self.encode(pair)
+        if longest is not None:
+            extra = 2 if pair is None else 3 if self.classifies else 4
+            first_size, second_size = shorten(len(ids), len(others), longest - extra)
+            ids, others = ids[:first_size], others[:second_size]
+        first = [begin, *ids, end]
+        second = [] if pair is None else [*([] if self.classifies else [begin]), *others, end]
         return first + second, [0] * len(first) + [1] * len(second)
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
@@ -123,14 +132,16 @@ class Tokenizer:
         """A hash of what decides the ids: vocabulary, merges, splitting and special tokens. 32 hex digits."""
         return fingerprint_of(self.inner)
 
-    def save(self, folder: Path, *, max_length: int | None = None) -> None:
+    def save(self, folder: Path, *, max_length: int | None = None, segments: bool = False) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, the chat template in it.
 
-        ``max_length`` is the model's context in tokens; without it, what the tokenizer was loaded with.
+        ``max_length`` is the model's context in tokens; without it, what the tokenizer was loaded with. ``segments``:
+        the model reads which text of a pair a token belongs to.
         """
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / TOKENIZER_FILE, self.inner.to_str(pretty=True))
         config = self._config(max_length or self.max_length)
+        config |= {"model_input_names": list(SEGMENTED)} if segments else {}
         write_atomically(folder / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
@@ -146,18 +157,31 @@ class Tokenizer:
         return cls(inner, max_length=_max_length(Path(folder) / CONFIG_FILE), where=str(path))
 
     def _config(self, max_length: int | None) -> dict[str, Any]:
+        held = [name for _, name in sorted(self.names.items())]
+        roles = {"bos_token": BEGIN, "eos_token": END, "pad_token": PAD}
+        masks = [name for name in MASKS if name in held]
+        roles |= {"mask_token": masks[0]} if masks else {}
+        roles |= {"cls_token": CLASSIFIER, "sep_token": SEPARATOR} if self.classifies else {}
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": BEGIN,
-            "eos_token": END,
-            "pad_token": PAD,
-            "additional_special_tokens": [
-                name for _, name in sorted(self.names.items()) if name not in (BEGIN, END, PAD)
-            ],
+            **roles,
+            "additional_special_tokens": [name for name in held if name not in roles.values()],
             "clean_up_tokenization_spaces": False,
             "chat_template": chat_template(self.names.values()),
         }
         return config if max_length is None else {**config, "model_max_length": max_length}
+
+
+def shorten(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens of two texts are kept where they have ``room`` together: the longer one loses its last token
+    first, the second of two equals (Devlin et al. 2019, in the authors' code)."""
+    room = max(0, room)
+    if first + second <= room:
+        return first, second
+    less = min(first, second)
+    if less <= room // 2:
+        return (less, room - less) if first <= second else (room - less, less)
+    return room - room // 2, room // 2
 
 
 def fingerprint_of(inner: tokenizers.Tokenizer) -> str:

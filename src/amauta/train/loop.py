@@ -2,7 +2,8 @@
 
 A step is ``(model, batch) → (sum, count, metrics)``: the sum of the batch's losses with its graph, the number of
 losses in it, and sums of whatever else the method wants to see, each divided by ``count`` for the journal. The
-gradient of a whole optimiser step is divided once by its whole count, so k micro-batches equal one batch.
+gradient of a whole optimiser step is divided once by its whole count, so k micro-batches equal one batch. An objective
+with several means brings each to the first one's count by ``batch.totals``, what ``Batch.counts`` finds in the step.
 
 A run is replayable: batches are a function of seed and step, weights and optimiser are in the checkpoint, and dropout
 draws from a generator seeded by the step. So the weights after a resume are those of a run that never stopped, bit for
@@ -13,6 +14,7 @@ import math
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +30,6 @@ from amauta.base.seeds import derive
 from amauta.data.batches import Batch
 from amauta.device import Device, matmul_peak
 from amauta.metrics import Journal, console, newest, progress
-from amauta.models.transformer import Transformer
 from amauta.optim.groups import Optimizers
 from amauta.optim.schedules import factor
 from amauta.optim.settings import Optim
@@ -50,7 +51,7 @@ class Stream(Protocol):
 class Work:
     """What a method brings to the loop."""
 
-    model: Transformer
+    model: Any  # the module whose parameters are trained; ``compiled()`` gives what the step is called with
     step: Step
     stream: Stream
     steps: int
@@ -83,9 +84,12 @@ def train(run: Run, work: Work, settings: Loop, optim: Optim) -> dict[str, Any]:
             bar.advance(done)
             work.model.train()
             for step in range(done, work.steps):
+                asked = time.perf_counter()
                 batches = [next(work.stream) for _ in range(settings.accumulate)]
+                totals = share_totals(batches)
+                waited = time.perf_counter() - asked
                 values = _one_step(model, work, optimizers, batches, settings.seed, step, rate(step), optim.clip)
-                values |= meter.tick(batches)
+                values |= meter.tick(totals["tokens"], waited)
                 last = step + 1 == work.steps
                 evaluate = last or bool(settings.evaluate_every and (step + 1) % settings.evaluate_every == 0)
                 sample = last or bool(settings.sample_every and (step + 1) % settings.sample_every == 0)
@@ -102,6 +106,14 @@ def train(run: Run, work: Work, settings: Loop, optim: Optim) -> dict[str, Any]:
     if done == work.steps and work.evaluate is not None:  # stopped after its last step and before its model was kept
         figures = work.evaluate()
     return {"steps": work.steps, "loss": newest(run.metrics, "loss"), **figures} | meter.totals()
+
+
+def share_totals(batches: Sequence[Batch]) -> Counter[str]:
+    """The counts of a step's micro-batches together, which each of them is told."""
+    totals = sum((batch.counts() for batch in batches), Counter[str]())
+    for batch in batches:
+        batch.totals = totals
+    return totals
 
 
 def _one_step(
@@ -138,7 +150,7 @@ def _one_step(
     if clip and length > clip:
         torch._foreach_mul_(grads, clip / (length + 1e-6))
     optimizers.step(rate)
-    means = {name: value / max(1, count) for name, value in extras.items()}
+    means = {name: float(value) / max(1, count) for name, value in extras.items()}
     return {"loss": loss, **means, "lr_factor": rate, "grad_norm": length, "supervised": count}
 
 
@@ -166,7 +178,7 @@ class _Meter:
 
     def __init__(self, flops_per_token: float, peak: float) -> None:
         self.flops_per_token, self.peak = flops_per_token, peak
-        self.tokens, self.seconds, self.first = 0, 0.0, 0.0
+        self.tokens, self.seconds, self.first, self.waited = 0, 0.0, 0.0, 0.0
         self.ticks = 0
         self.last = time.perf_counter()
 
@@ -174,19 +186,21 @@ class _Meter:
         """What happened since the last tick was not training."""
         self.last = time.perf_counter()
 
-    def tick(self, batches: list[Batch]) -> dict[str, float]:
+    def tick(self, tokens: int, waited: float) -> dict[str, float]:
+        """What the step that just ended tells; ``waited`` seconds of it were spent on making its batches."""
         now = time.perf_counter()
         spent, self.last = now - self.last, now
-        tokens = sum(int((batch.documents > 0).sum()) for batch in batches)
         self.ticks += 1
         if self.ticks <= 2:  # compiling
             self.first += spent
         else:
             self.tokens += tokens
             self.seconds += spent
+            self.waited += waited
         speed = tokens / max(spent, 1e-9)
         flops = speed * self.flops_per_token
-        return {"tokens": tokens, "tokens_per_second": speed, "flops": flops, "share_of_peak": flops / self.peak}
+        told = {"tokens": tokens, "tokens_per_second": speed, "flops": flops, "share_of_peak": flops / self.peak}
+        return told | {"data_wait": waited / max(spent, 1e-9)}
 
     def totals(self) -> dict[str, float]:
         speed = self.tokens / self.seconds if self.seconds else 0.0
@@ -195,6 +209,7 @@ class _Meter:
             "share_of_peak": speed * self.flops_per_token / self.peak,
             "peak_flops": self.peak,
             "compile_seconds": self.first,
+            "data_wait": self.waited / self.seconds if self.seconds else 0.0,
         }
 
 

@@ -1,8 +1,9 @@
 """Pretraining: next-token prediction on documents (causal; Radford et al. 2018, eq. 1), every token but a document's
-first predicted once an epoch, none across a document's edge.
+first predicted once an epoch, none across a document's edge; or another objective (``material.py``) on the same loop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,27 @@ from amauta.base.messages import say
 from amauta.base.seeds import derive
 from amauta.bits import measure
 from amauta.data import store
-from amauta.data.batches import Batch, Piece, Stored
-from amauta.data.read import Reader, read
+from amauta.data.batches import Batch, Piece, Stored, collate
+from amauta.data.read import Reader, Row, read
 from amauta.data.records import text_of
 from amauta.device import Device
 from amauta.hub import Found, find_model
 from amauta.losses.token import chunk_gradient, cross_entropy
 from amauta.metrics import progress
 from amauta.models import count
+from amauta.models.exchange.folder import write_model
 from amauta.models.exchange.opening import needed_tokenizer, read_weights, spec_of, tokenizer_called
-from amauta.models.sizes import complete
+from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
-from amauta.runs import Run
+from amauta.runs import Run, write_folder
 from amauta.score import sequence_logprobs
 from amauta.tokenize.either import AnyTokenizer, documents, scored
 from amauta.train.loop import Step, Work, train
+from amauta.train.manners import check_able, spec_as
+from amauta.train.material import Material, check_tokens, corrupted, describe, text_store
+from amauta.train.objectives import Electra
 from amauta.train.preflight import check_model, check_spec, check_units
-from amauta.train.settings import Pretrain
+from amauta.train.settings import Loop, Pretrain
 from amauta.train.start import conclude, open_run, prepare, sampler, stream_and_steps
 
 ENCODED_AT_ONCE = 1024  # documents
@@ -40,54 +45,110 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
     """Train a model from nothing (or from ``start``) and leave it in ``out/model``; returns the run's figures.
 
     Held-out documents are scored in bits per byte; where they carry their exact ``logprob`` the excess over their
-    entropy is given too. Raises DataError, ModelError, RunError, Interrupted.
+    entropy is given too. Under another objective than next-token prediction they are scored by it, with noise that is
+    the same every time. Raises ConfigError, DataError, ModelError, RunError, Interrupted.
     """
     run, finished = open_run(settings, settings.loop, settings.out)
     if finished is not None:
         return finished
     device, loop = prepare(settings.loop)
     start = None if settings.start is None else find_model(settings.start)
-    if start is not None:
-        check_spec(spec_of(start), start.name)
+    spec = spec_for(settings, start)
     tokenizer = tokenizer_for(settings, start)
-    model = _model(settings, tokenizer, start).to(device.device)
+    model = _model(settings, spec, tokenizer, start).to(device.device)
     length = settings.length or model.spec.context
-    check_model(model, length, model.spec.context)
+    check_model(model, length, model.spec.limit or length)
+    if settings.objective.objective != "causal":
+        check_tokens(settings.objective, tokenizer, spec, length)
     reader = read(settings.text, may_skip=settings.may_skip)
-    units = Stored(_encode(run, reader, tokenizer), length)
-    check_units([units[i] for i in range(min(len(units.lengths), 1000))],
-                vocabulary=model.spec.vocabulary, ends=None, where=", ".join(settings.text))  # fmt: skip
-    heldout = list(_heldout(settings, tokenizer))
-    if heldout:
-        check_units([[Piece(np.asarray(ids))] for ids, _, _ in heldout],
-                    vocabulary=model.spec.vocabulary, ends=None, where=", ".join(settings.heldout))  # fmt: skip
-    stream, steps = stream_and_steps(units, loop, length)
-    prompts = [(text, tokenizer.prompt(text)) for text in settings.prompts]
-
-    def evaluate() -> dict[str, float]:
-        return _scored(model, heldout, loop.rows, length, device)
-
+    made = _material(settings, loop, device, model, tokenizer, _encode(run, settings, reader, tokenizer), length)
+    stream, steps = stream_and_steps(made.units, loop, length, made.collate)
     work = Work(
-        model=model,
-        step=causal_step(device, z_loss=settings.z_loss, compiled=loop.compile),
+        model=made.trained,
+        step=made.step,
         stream=stream,
         steps=steps,
         device=device,
-        flops_per_token=count.training_flops(model.spec, length),
-        splits=model.packed_rows(),
-        describe=lambda batch: _describe(batch, units),
-        evaluate=evaluate if heldout else None,
-        sample=sampler(model, tokenizer, prompts),
+        flops_per_token=made.flops_per_token,
+        splits=made.trained.packed_rows(),
+        describe=lambda batch: describe(batch, made.units),
+        evaluate=made.evaluate,
+        sample=_sampler(settings, model, tokenizer),
     )
     result = train(run, work, loop, settings.optim)
-    result = {
-        **result,
-        "parameters": count.parameters(model.spec),
-        "tokens_per_epoch": int(units.lengths.sum()),
-        "documents": len(units.store),
-        "skipped": reader.skipped,
-    }
+    result = {**result, "parameters": count.parameters(model.spec), **made.facts, "skipped": reader.skipped}
+    if isinstance(made.trained, Electra):
+        generator = made.trained.generator.eval()
+        write_folder(run.generator, lambda folder: write_model(generator, tokenizer, folder))
+        result["generator"] = str(run.generator)
     return conclude(run, settings, model, tokenizer, result, parent=start, files=reader.files)
+
+
+def spec_for(settings: Pretrain, start: Found | None) -> Spec:
+    """What is trained: the spec of ``start``, else of a new model.
+
+    ModelError where it cannot learn the objective; it names the families that can.
+    """
+    objective = settings.objective
+    if start is not None:
+        spec, name = spec_of(start), start.name
+    else:
+        tokenizer = tokenizer_for(settings, start)
+        spec = spec_as(settings.as_, settings.size, settings.shape, objective, vocabulary=tokenizer.size,
+                       pad=tokenizer.pad, end=tokenizer.end)  # fmt: skip
+        name = settings.as_ or settings.size
+    check_able(objective, spec, name)
+    if start is not None and objective.objective == "causal":
+        check_spec(spec, name)
+    if spec.reformer is not None:
+        raise ModelError("train.not-by-this", name=name, what="reformer")
+    return spec
+
+
+def _material(
+    settings: Pretrain,
+    loop: Loop,
+    device: Device,
+    model: Transformer,
+    tokenizer: AnyTokenizer,
+    stored: store.TokenStore,
+    length: int,
+) -> Material:
+    if settings.objective.objective == "causal":
+        return _causal(settings, loop, device, model, tokenizer, stored, length)
+    held = [(tokenizer.encode(text), len(text.encode())) for _, text in _heldout_texts(settings)]
+    heldout = text_store([ids for ids, _ in held], [size for _, size in held], tokenizer) if held else None
+    return corrupted(
+        settings.objective, model, tokenizer, stored, heldout, length=length, rows=loop.rows, seed=loop.seed,
+        device=device, z_loss=settings.z_loss, compiled=loop.compile,
+    )  # fmt: skip
+
+
+def _causal(
+    settings: Pretrain,
+    loop: Loop,
+    device: Device,
+    model: Transformer,
+    tokenizer: AnyTokenizer,
+    stored: store.TokenStore,
+    length: int,
+) -> Material:
+    units = Stored(stored, length)
+    check_units([units[i] for i in range(min(len(units.lengths), 1000))],
+                vocabulary=model.spec.vocabulary, ends=None, where=", ".join(settings.text))  # fmt: skip
+    heldout = [(*scored(tokenizer, text), row.value.get("logprob")) for row, text in _heldout_texts(settings)]
+    if heldout:
+        check_units([[Piece(np.asarray(ids))] for ids, _, _ in heldout],
+                    vocabulary=model.spec.vocabulary, ends=None, where=", ".join(settings.heldout))  # fmt: skip
+    return Material(
+        trained=model,
+        units=units,
+        collate=collate,
+        step=causal_step(device, z_loss=settings.z_loss, compiled=loop.compile),
+        flops_per_token=count.training_flops(model.spec, length),
+        evaluate=partial(_scored, model, heldout, loop.rows, length, device) if heldout else None,
+        facts={"tokens_per_epoch": int(units.lengths.sum()), "documents": len(stored)},
+    )
 
 
 def causal_step(device: Device, *, z_loss: float = 0.0, compiled: bool = False) -> Step:
@@ -119,46 +180,67 @@ def tokenizer_for(settings: Pretrain, start: Found | None) -> AnyTokenizer:
     return tokenizer
 
 
-def _model(settings: Pretrain, tokenizer: AnyTokenizer, start: Found | None) -> Transformer:
+def _model(settings: Pretrain, spec: Spec, tokenizer: AnyTokenizer, start: Found | None) -> Transformer:
     if start is not None:
         return read_weights(start, tokenizer)
-    spec = complete(settings.shape, tokenizer.size)
     return Transformer.create(spec, derive(settings.loop.seed, "weights"))
 
 
-def _encode(run: Run, reader: Reader, tokenizer: AnyTokenizer) -> store.TokenStore:
-    """The training documents as a token store in the run's folder; an interrupted run finds its own again."""
+def _encode(run: Run, settings: Pretrain, reader: Reader, tokenizer: AnyTokenizer) -> store.TokenStore:
+    """The training documents as a token store in the run's folder; an interrupted run finds its own again.
+
+    With their first and last tokens for next-token prediction, else as text alone.
+    """
     folder = run.tokens("train")
     if folder.exists():
         return store.TokenStore.open(folder, fingerprint=tokenizer.fingerprint)
-    documents = _documents(reader, tokenizer)
-    return store.write(folder, documents, vocabulary=tokenizer.size, fingerprint=tokenizer.fingerprint)
+    encode = documents if settings.objective.objective == "causal" else texts_alone
+    encoded = _documents(reader, tokenizer, encode)
+    return store.write(folder, encoded, vocabulary=tokenizer.size, fingerprint=tokenizer.fingerprint)
 
 
-def _documents(reader: Reader, tokenizer: AnyTokenizer) -> Iterator[tuple[np.ndarray, int]]:
+Encode = Callable[[AnyTokenizer, Sequence[str]], list[list[int]]]
+
+
+def texts_alone(tokenizer: AnyTokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer.encode_many(texts)
+
+
+def _documents(reader: Reader, tokenizer: AnyTokenizer, encode: Encode) -> Iterator[tuple[np.ndarray, int]]:
     with progress(say("train.tokens"), None) as bar:
         texts: list[str] = []
         for _, text in reader.each(text_of):
             texts.append(text)
             if len(texts) == ENCODED_AT_ONCE:
-                yield from _encoded(texts, tokenizer)
+                yield from _encoded(texts, encode(tokenizer, texts))
                 bar.advance(len(texts))
                 texts = []
-        yield from _encoded(texts, tokenizer)
+        yield from _encoded(texts, encode(tokenizer, texts))
         bar.advance(len(texts))
 
 
-def _encoded(texts: Sequence[str], tokenizer: AnyTokenizer) -> Iterator[tuple[np.ndarray, int]]:
-    for text, ids in zip(texts, documents(tokenizer, texts), strict=True):
+def _encoded(texts: Sequence[str], encoded: Sequence[Sequence[int]]) -> Iterator[tuple[np.ndarray, int]]:
+    for text, ids in zip(texts, encoded, strict=True):
         yield np.array(ids), len(text.encode())
 
 
-def _heldout(settings: Pretrain, tokenizer: AnyTokenizer) -> Iterator[tuple[list[int], int, float | None]]:
-    """Held-out documents: ids, UTF-8 bytes that they are scored on, exact log-prob where the record carries it."""
-    if not settings.heldout:
-        return
-    for row, text in read(settings.heldout, may_skip=settings.may_skip).each(text_of):
-        yield *scored(tokenizer, text), row.value.get("logprob")
+def _heldout_texts(settings: Pretrain) -> list[tuple[Row, str]]:
+    return list(read(settings.heldout, may_skip=settings.may_skip).each(text_of)) if settings.heldout else []
+
+
+def _sampler(
+    settings: Pretrain, model: Transformer, tokenizer: AnyTokenizer
+) -> Callable[[], list[tuple[str, str]]] | None:
+    """What continues the prompts; an encoder-decoder reads them in its encoder. ConfigError for an encoder."""
+    if not settings.prompts:
+        return None
+    if model.spec.kind == "encoder":
+        raise ConfigError("train.no-samples", kind=model.spec.kind)
+    if model.spec.kind == "decoder":
+        return sampler(model, tokenizer, [(text, tokenizer.prompt(text)) for text in settings.prompts])
+    begin = tokenizer.pad if model.spec.decoder_start is None else model.spec.decoder_start
+    sources = [tokenizer.around(text)[0] for text in settings.prompts]
+    return sampler(model, tokenizer, [(text, [begin or 0]) for text in settings.prompts], sources=sources)
 
 
 def _scored(
@@ -172,8 +254,3 @@ def _scored(
     figures = measure(score_many, heldout)
     kept = ("bits_per_byte", "perplexity", "entropy_bits_per_byte", "excess")
     return {f"heldout_{name}" if name == "perplexity" else name: figures[name] for name in kept if name in figures}
-
-
-def _describe(batch: Batch, units: Stored) -> str:
-    documents = sorted({int(units.document[unit]) for row in batch.units for unit in row})
-    return f"documents {', '.join(map(str, documents[:20]))}{' …' if len(documents) > 20 else ''}"

@@ -54,42 +54,79 @@ def replay(settings: Replay) -> dict[str, Any]:
 
 
 def _look(run: Run, made: Pretrain | Sft | Prefer, settings: Replay, told: dict[str, Any]) -> dict[str, Any]:
-    from amauta.data.batches import Listed, PackedBatches, Stored, Units
-    from amauta.data.store import TokenStore
+    from amauta.data.batches import Collate, Listed, PackedBatches, Units, collate
     from amauta.hub import find_model
     from amauta.models.exchange.opening import needed_tokenizer, spec_of
-    from amauta.models.sizes import complete
     from amauta.train.dialogues import prepare_dialogues, prepare_preferences
-    from amauta.train.pretrain import tokenizer_for
+    from amauta.train.pretrain import spec_for, tokenizer_for
+    from amauta.train.start import LONGEST_ROW
 
     name = made.start if isinstance(made, Pretrain) else made.model
     base = None if name is None else find_model(name)
-    if isinstance(made, Pretrain):
-        tokenizer = tokenizer_for(made, base)
-    else:
-        assert base is not None
-        tokenizer = needed_tokenizer(base)
-    spec = complete(made.shape, tokenizer.size) if base is None else spec_of(base)
-    length = made.length or spec.context
     units: Units
+    laying: Collate = collate
     if isinstance(made, Pretrain):
-        units = Stored(TokenStore.open(run.tokens("train"), fingerprint=tokenizer.fingerprint), length)
+        tokenizer, spec = tokenizer_for(made, base), spec_for(made, base)
+        length = made.length or spec.context
+        units, laying = _stored(run, made, tokenizer, spec, length)
         names = [f"document {document}" for document in units.document]
     else:
+        assert base is not None
+        tokenizer, spec = needed_tokenizer(base), spec_of(base)
+        length = made.length or min(spec.context, LONGEST_ROW)
         prepare = prepare_dialogues if isinstance(made, Sft) else prepare_preferences
         patterns = made.dialogues if isinstance(made, Sft) else made.preferences
         prepared = prepare(patterns, tokenizer, length=length, too_long=made.too_long, may_skip=made.may_skip)
         units, names = Listed(prepared.units), prepared.places
     loop = made.loop
-    stream = PackedBatches(units, rows=loop.rows, length=length, seed=loop.seed)
+    stream = PackedBatches(units, rows=loop.rows, length=length, seed=loop.seed, collate=laying)
     stream.seek((settings.step - 1) * loop.accumulate)
     batches = [next(stream) for _ in range(loop.accumulate)]
     found: dict[str, Any] = {"step": settings.step, "loss": told["loss"]}
     if not isinstance(made, Prefer):
         again = _recomputed(run, made, base, spec, settings.step, batches)
         found |= {} if again is None else {"recomputed": again}
-    rows = [_row(batch, r, names, tokenizer) for batch in batches for r in range(len(batch.units)) if batch.units[r]]
+    row = _row if laying is collate else _corrupted_row
+    rows = [row(batch, r, names, tokenizer) for batch in batches for r in range(len(batch.units)) if batch.units[r]]
     return found | {"supervised": sum(row["supervised"] for row in rows), "rows": rows[: settings.rows]}
+
+
+def _stored(run: Run, made: Pretrain, tokenizer: Any, spec: "Spec", length: int) -> tuple[Any, Any]:
+    """The units of a pretraining run, and what makes batches of them."""
+    from amauta.data.batches import Stored, collate
+    from amauta.data.store import TokenStore
+    from amauta.train.material import laid_out
+
+    store = TokenStore.open(run.tokens("train"), fingerprint=tokenizer.fingerprint)
+    if made.objective.objective == "causal":
+        return Stored(store, length), collate
+    laid = laid_out(made.objective, store, tokenizer, spec, length, made.loop.seed)
+    return laid.units, laid.collate
+
+
+def _corrupted_row(batch: Any, r: int, names: list[str], tokenizer: Any) -> dict[str, Any]:
+    """One row of another objective than the next token: what is read, with flags where something is predicted of what
+    stands there, and ``target``, all that is predicted."""
+    from amauta.losses.token import IGNORE
+
+    used = batch.documents[r] > 0
+    ids, targets = batch.ids[r][used].tolist(), batch.targets[r]
+    flags = (targets[used] != IGNORE).tolist() if batch.decoder_ids is None else [False] * len(ids)
+    spans: list[list[Any]] = []
+    for id, flag in zip(ids, flags, strict=True):
+        if not spans or spans[-1][1] != flag:
+            spans.append([[], flag])
+        spans[-1][0].append(id)
+    spans = [[tokenizer.decode(part, special=True), flag] for part, flag in spans]
+    wanted = targets[targets != IGNORE].tolist()
+    return {
+        "records": [names[unit] for unit in batch.units[r]],
+        "tokens": len(ids),
+        "supervised": len(wanted),
+        "text": "".join(text for text, _ in spans),
+        "spans": spans,
+        "target": tokenizer.decode(wanted, special=True),
+    }
 
 
 def _row(batch: Any, r: int, names: list[str], tokenizer: Any) -> dict[str, Any]:
@@ -127,18 +164,27 @@ def _recomputed(
 
     from amauta import checkpoint
     from amauta.base.seeds import derive
+    from amauta.device import pick
     from amauta.models.exchange.opening import read_weights
     from amauta.models.transformer import Transformer
-    from amauta.score import batch_logprobs
+    from amauta.train.loop import share_totals
+    from amauta.train.material import stepping
+    from amauta.train.pretrain import causal_step
 
     if base is None:
         model = Transformer.create(spec, derive(made.loop.seed, "weights"))
     else:
         model = read_weights(base, None)
+    device = pick("cpu", "f32")
+    if isinstance(made, Pretrain) and made.objective.objective != "causal":
+        trained, work = stepping(made.objective, model, made.loop.seed, device)
+    else:
+        trained, work = model, causal_step(device)
     if step > 1:
         if step - 1 not in run.complete_checkpoints():
             return None
-        model.load_state_dict(checkpoint.load(run.checkpoint(step - 1))[0]["model"])
+        trained.load_state_dict(checkpoint.load(run.checkpoint(step - 1))[0]["model"])
+    share_totals(batches)
     with torch.inference_mode():
-        total = sum(float(batch_logprobs(model.eval(), batch).sum()) for batch in batches)
-    return -total / sum(batch.supervised() for batch in batches)
+        total = sum(float(work(trained.eval(), batch)[0]) for batch in batches)
+    return total / sum(batch.supervised() for batch in batches)

@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
+from amauta.data.objective import Objective
 from amauta.device import DeviceName, NumberType
 from amauta.hub.known import ANY_MODEL
 from amauta.models.sizes import shape_named
 from amauta.models.spec import Shape
 from amauta.optim.settings import Optim
+from amauta.train.manners import Manner, preset
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,17 @@ class Loop:
 
 @dataclass(frozen=True)
 class Pretrain:
-    """Next-token training of a decoder on documents."""
+    """Training on documents: of a decoder to write the next token, or of any family by its own objective."""
 
     text: Annotated[tuple[str, ...], Doc("training documents: text, JSON lines or Parquet, also .gz and .zst")]
     out: Annotated[Path, Doc("folder of the run")]
     tokenizer: Annotated[str | None, Doc("a tokenizer's folder or a model with one; --start's when left out")] = None
     heldout: Annotated[tuple[str, ...], Doc("documents that are only scored")] = ()
     start: Annotated[str | None, Doc(f"go on from the weights, shape and tokenizer of a model: {ANY_MODEL}")] = None
+    as_: Annotated[Manner | None, Doc("the manner of a published model: how it is built and what it learns")] = None
     size: Annotated[str, Doc("a named shape, each field of which --shape.… may change")] = "demo"
     shape: Shape = field(default_factory=Shape)
+    objective: Objective = field(default_factory=Objective)
     length: Annotated[int | None, Doc("tokens of a row, T; the model's context when left out")] = None
     z_loss: Annotated[float, Ge(0), Doc("weight of logsumexp², which keeps logits near 0")] = 0.0
     prompts: Annotated[tuple[str, ...], Doc("beginnings to sample from, before, during and after")] = ()
@@ -55,8 +59,9 @@ class Pretrain:
 
     @staticmethod
     def preset(values: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of the named size, below everything that was given."""
-        return {"shape": shape_named(values.get("size", Pretrain.size))}
+        """The fields of the named size, and of the manner, below everything that was given."""
+        size, manner = values.get("size", Pretrain.size), values.get("as")
+        return {"shape": shape_named(size)} if manner is None else preset(manner, size)
 
 
 TooLong = Literal["drop", "cut", "error"]

@@ -14,7 +14,7 @@ import torch
 from amauta import __version__, config
 from amauta.base.errors import DataError, RunError
 from amauta.base.messages import say
-from amauta.data.batches import PackedBatches, Units
+from amauta.data.batches import Collate, PackedBatches, Units, collate
 from amauta.data.records import Row
 from amauta.decode.sample import generate
 from amauta.decode.settings import Sampling
@@ -101,9 +101,9 @@ def prepare(loop: Loop) -> tuple[Device, Loop]:
     return device, loop
 
 
-def stream_and_steps(units: Units, loop: Loop, length: int) -> tuple[PackedBatches, int]:
+def stream_and_steps(units: Units, loop: Loop, length: int, collate: Collate = collate) -> tuple[PackedBatches, int]:
     """The batches of a run, and how many optimiser steps it takes."""
-    stream = PackedBatches(units, rows=loop.rows, length=length, seed=loop.seed)
+    stream = PackedBatches(units, rows=loop.rows, length=length, seed=loop.seed, collate=collate)
     rows_of_an_epoch = len(stream.plan(0))
     return stream, loop.steps or max(1, math.ceil(loop.epochs * rows_of_an_epoch / (loop.rows * loop.accumulate)))
 
@@ -123,16 +123,20 @@ def fit_length(row: Row, ids: Sequence[int], slots: int, length: int, policy: st
 
 
 def sampler(
-    model: Transformer, tokenizer: AnyTokenizer, prompts: Sequence[tuple[str, Sequence[int]]]
+    model: Transformer,
+    tokenizer: AnyTokenizer,
+    prompts: Sequence[tuple[str, Sequence[int]]],
+    *,
+    sources: Sequence[Sequence[int]] | None = None,
 ) -> Callable[[], list[tuple[str, str]]] | None:
-    """A function that continues the prompts greedily; None without prompts."""
+    """A function that continues the prompts greedily; None without prompts. ``sources``: what an encoder reads."""
     if not prompts:
         return None
 
     def sample() -> list[tuple[str, str]]:
         settings = Sampling(max_tokens=SAMPLE_TOKENS, temperature=0.0)
-        ids = [list(prompt) for _, prompt in prompts]
-        found = generate(model, ids, settings, stop_ids=tokenizer.stops, token_bytes=partial(piece_bytes, tokenizer))
+        ids, pieces = [list(prompt) for _, prompt in prompts], partial(piece_bytes, tokenizer)
+        found = generate(model, ids, settings, stop_ids=tokenizer.stops, token_bytes=pieces, sources=sources)
         return [(text, one.text) for (text, _), one in zip(prompts, found, strict=True)]
 
     return sample

@@ -157,6 +157,11 @@ def _ours(module: ModuleType, spec: Spec, weights: Weights, model: "Transformer"
     return found.tensors
 
 
+def written_as(spec: Spec) -> str:
+    """The model type that a model of this spec is saved as."""
+    return _written_as(spec)[0].MODEL_TYPE
+
+
 def _written_as(spec: Spec) -> tuple[ModuleType, dict[str, Any]]:
     """The family that a model is saved in, and its config."""
     modules = sorted(map(_module, FAMILIES), key=lambda module: module.MODEL_TYPE != spec.family)

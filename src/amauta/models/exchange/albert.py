@@ -42,7 +42,8 @@ def to_config(spec: Spec) -> dict[str, Any] | None:
     if name is None or not own or not spec.segments or not is_plain_encoder(spec) or not pooler_fits(spec):
         return None
     groups = {"embedding_size": spec.embedded, "num_hidden_groups": spec.distinct_layers, "inner_group_num": 1}
-    return shared_config(spec, name) | groups
+    config = shared_config(spec, name) | groups
+    return config | {"classifier_dropout_prob": config.pop("classifier_dropout")}
 
 
 def to_spec(config: dict[str, Any], names: Collection[str] = ()) -> Spec:
@@ -56,6 +57,7 @@ def to_spec(config: dict[str, Any], names: Collection[str] = ()) -> Spec:
         pooler=pooler_of(outputs, names, "albert.", layer="pooler"),
         embedding_width=config.get("embedding_size", 128),
         distinct_layers=config.get("num_hidden_groups", 1),
+        classifier_dropout=config.get("classifier_dropout_prob", 0.1),
     )
 
 

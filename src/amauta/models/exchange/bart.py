@@ -68,6 +68,7 @@ def to_config(spec: Spec) -> dict[str, Any] | None:
         "init_std": spec.init_std,
         "dropout": spec.dropout,
         "attention_dropout": spec.attention_dropout,
+        "classifier_dropout": spec.classifier_dropout,
         "tie_word_embeddings": True,
         **label_config(spec),
     }
@@ -112,6 +113,8 @@ def to_spec(config: dict[str, Any], names: Collection[str] = ()) -> Spec:
         dropout=config.get("dropout", 0.1),
         embedding_dropout=config.get("dropout", 0.1),
         attention_dropout=config.get("attention_dropout", 0.0),
+        classifier_dropout=config.get("classifier_dropout", 0.0),
+        pooler_dropout=config.get("classifier_dropout", 0.0),
         outputs=outputs,
         decoder_start=config.get("decoder_start_token_id", 2),
         **_head(config, outputs),

@@ -84,6 +84,7 @@ def shared_config(spec: Spec, architecture: str) -> dict[str, Any]:
         "initializer_range": spec.init_std,
         "position_embedding_type": "absolute",
         "tie_word_embeddings": spec.tied,
+        "classifier_dropout": spec.classifier_dropout,
         **label_config(spec),
     }
 
@@ -119,6 +120,7 @@ def shared_spec(config: dict[str, Any], **own: Any) -> Spec:
         "segments": config.get("type_vocab_size", 2),
         "norm_eps": config.get("layer_norm_eps", 1e-12),
         "init_std": config.get("initializer_range", 0.02),
+        "classifier_dropout": classifier_dropout(config),
         "tied": config.get("tie_word_embeddings", True),
         "positions": "learned",
         "norm": "layer",
@@ -129,6 +131,12 @@ def shared_spec(config: dict[str, Any], **own: Any) -> Spec:
         **labels_of(config),
     }
     return Spec(**fields | own)
+
+
+def classifier_dropout(config: Mapping[str, Any]) -> float:
+    """The dropout before a classifier's layer; where it is not said, that of the hidden states."""
+    said = config.get("classifier_dropout")
+    return config.get("hidden_dropout_prob", 0.1) if said is None else said
 
 
 def activation_of(config: Mapping[str, Any], key: str, default: str = "gelu") -> str:

@@ -1,7 +1,7 @@
 """DistilBERT's layout (Sanh et al. 2019, arXiv 1910.01108): BERT without segments and without a pooler.
 
 Its classifier has a dense layer with ReLU of its own. It has no dropout on what attention adds, which ours has: the
-difference is in training only.
+difference is in training only, as is the dropout before its output of spans (``qa_dropout``), which ours has not.
 """
 
 from collections.abc import Collection
@@ -55,6 +55,7 @@ def to_config(spec: Spec) -> dict[str, Any] | None:
         "activation": ACTIVATION[spec.activation],
         "dropout": spec.dropout,
         "attention_dropout": spec.attention_dropout,
+        "seq_classif_dropout": spec.classifier_dropout,
         "initializer_range": spec.init_std,
         "sinusoidal_pos_embds": False,
         "tie_word_embeddings": spec.tied,
@@ -79,6 +80,7 @@ def to_spec(config: dict[str, Any], names: Collection[str] = ()) -> Spec:
         activation=activation_of(config, "activation"),
         norm_eps=NORM_EPS,
         segments=0,
+        classifier_dropout=config.get("seq_classif_dropout", 0.2),
     )
 
 

@@ -11,6 +11,7 @@ from amauta.models.exchange.bert import (
     OLD_NAMES,
     architecture_of,
     blocks,
+    classifier_dropout,
     embeddings,
     is_plain_encoder,
     shared_config,
@@ -48,6 +49,7 @@ def to_config(spec: Spec) -> dict[str, Any] | None:
 
 def to_spec(config: dict[str, Any], names: Collection[str] = ()) -> Spec:
     outputs = outputs_of(config, names, ARCHITECTURES, MARKS)
+    dropout = classifier_dropout(config)
     if "masked" in outputs:
         refuse(config, {"hidden_act": ("gelu", "gelu_python")})  # the generator's head is always gelu
     embedded, width = config.get("embedding_size", 128), config["hidden_size"]
@@ -56,6 +58,7 @@ def to_spec(config: dict[str, Any], names: Collection[str] = ()) -> Spec:
         outputs=outputs,
         pooler="gelu" if "classifier" in outputs else "none",
         embedding_width=None if embedded == width else embedded,
+        pooler_dropout=dropout,
     )
 
 

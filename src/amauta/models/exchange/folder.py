@@ -35,7 +35,7 @@ def write_model(
         settings["eos_token_id"] = next(iter(stops)) if len(stops) == 1 else list(stops)
     exchange.save(model, folder, special={name: value for name, value in settings.items() if name.endswith(_ID)})
     if tokenizer is not None:
-        tokenizer.save(folder, max_length=model.spec.limit)
+        tokenizer.save(folder, max_length=model.spec.limit, segments=model.spec.segments > 1)
     settings = read_generation(folder) | settings  # what the family itself has to say, such as the decoder's first id
     if settings:
         write_atomically(folder / GENERATION, json.dumps(settings, indent=2) + "\n")

@@ -12,6 +12,7 @@ from amauta.models.exchange.bert import (
     OLD_NAMES,
     architecture_of,
     blocks,
+    classifier_dropout,
     embeddings,
     is_plain_encoder,
     pooler_fits,
@@ -51,6 +52,7 @@ def to_config(spec: Spec) -> dict[str, Any] | None:
 
 def to_spec(config: dict[str, Any], names: Collection[str] = ()) -> Spec:
     outputs = outputs_of(config, names, ARCHITECTURES, MARKS)
+    dropout = classifier_dropout(config)
     if "masked" in outputs:
         refuse(config, {"hidden_act": ("gelu", "gelu_python")})  # the head's own activation is always gelu
     offset = config.get("pad_token_id", 1) + 1
@@ -59,6 +61,7 @@ def to_spec(config: dict[str, Any], names: Collection[str] = ()) -> Spec:
         outputs=outputs,
         pooler=pooler_of(outputs, names, "roberta."),
         position_offset=offset,
+        pooler_dropout=dropout,
         context=config.get("max_position_embeddings", 514) - offset,
     )
 

@@ -70,6 +70,7 @@ def to_config(spec: Spec) -> dict[str, Any] | None:
         "feed_forward_proj": next(key for key, value in FEEDFORWARD.items() if value == (spec.activation, spec.gated)),
         "layer_norm_epsilon": spec.norm_eps,
         "dropout_rate": spec.dropout,
+        "classifier_dropout": spec.classifier_dropout,
         "tie_word_embeddings": spec.tied,
         **label_config(spec),
     }
@@ -107,6 +108,8 @@ def to_spec(config: dict[str, Any], names: Collection[str] = ()) -> Spec:
         dropout=rate,
         embedding_dropout=rate,
         attention_dropout=rate,
+        classifier_dropout=config.get("classifier_dropout", 0.0),
+        pooler_dropout=config.get("classifier_dropout", 0.0),
         outputs=outputs,
         **_head(config, names, outputs, width),
         decoder_start=config.get("decoder_start_token_id", config.get("pad_token_id", 0))
