@@ -1,0 +1,24 @@
+"""Which weights a run may change."""
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from amauta.models.transformer import Transformer
+
+TrainOnly = Literal["all", "embeddings", "output"]
+EMBEDDINGS = ("embedding.", "encoder.positions.", "decoder.positions.", "encoder.embedding_map.",
+              "decoder.embedding_map.")  # fmt: skip
+
+
+def freeze(model: "Transformer", only: TrainOnly, new: tuple[str, ...] = ()) -> int:
+    """Let only some weights change; how many numbers those are.
+
+    "embeddings": the tables of tokens and positions (Artetxe et al. 2020, arXiv 1910.11856, adapt a model to another
+    language so); a table that the output shares changes with it. "output": nothing that was pretrained. ``new`` are the
+    beginnings of names that are trained in any case: an output that did not exist before has to be.
+    """
+    held = ("outputs.language.bias",)  # BART's, which its authors' library never trains either
+    kept = {"all": ("",), "embeddings": EMBEDDINGS, "output": ()}[only]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith((*kept, *new)) and name not in held)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
