@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME] [--json]``: one benchmark, or all. A file in this folder is one, found by name.
+"""``python -m benchmarks [NAME …] [--json]``: some benchmarks, or all. A file in this folder is one, found by name.
 
 Each has ``run() -> dict`` with ``ratios`` (ours over the peer's, above 1 is faster) and ``share_of_limit``.
 """
@@ -15,11 +15,14 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does; peers get the same
     names = sorted(file.stem for file in Path(__file__).parent.glob("[a-z]*.py"))
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="?", choices=names)
+    parser.add_argument("name", nargs="*", help=f"of {', '.join(names)}; all when left out")
     parser.add_argument("--json", action="store_true", help="one JSON line a benchmark")
     parser.add_argument("--budget", type=float, help="seconds, for a benchmark that can take less time (reformer)")
     given = parser.parse_args()
-    for name in [given.name] if given.name else names:
+    for name in given.name:
+        if name not in names:
+            parser.error(f"there is no benchmark {name!r}; there are {', '.join(names)}")
+    for name in given.name or names:
         module = importlib.import_module(f"benchmarks.{name}")
         timed = given.budget is not None and "budget" in inspect.signature(module.run).parameters
         found = module.run(budget=given.budget) if timed else module.run()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from amauta.base.errors import AmautaError
-from amauta.hub import find_folder
+from amauta.hub import find_model
 from amauta.language_model import LanguageModel, load
 from amauta.models import exchange
 from amauta.models.sizes import named
@@ -73,7 +73,7 @@ def minilm(dtype: str) -> dict[str, Any]:
     from sentence_transformers import SentenceTransformer
 
     ours = load("minilm", dtype="f32" if dtype == "f32" else "bf16")
-    theirs = SentenceTransformer(str(find_folder("minilm")), device="cpu", model_kwargs={"dtype": DTYPES[dtype]})
+    theirs = SentenceTransformer(str(find_model("minilm").path), device="cpu", model_kwargs={"dtype": DTYPES[dtype]})
     texts = [SENTENCES[i * 7 % len(SENTENCES)] + " " + SENTENCES[i % 3] for i in range(ROWS)]
     tokens = sum(len(ours.tokenizer.around(text)[0]) for text in texts)
 

@@ -13,6 +13,9 @@ from uuid import uuid4
 
 from amauta.base.errors import RunError
 
+CONFIG = "config.json"  # what makes a folder a model folder
+GENERATION = "generation_config.json"
+
 _STEP = re.compile(r"step-(\d{6,})")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 

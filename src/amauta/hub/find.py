@@ -12,9 +12,8 @@ from amauta.base.messages import say
 from amauta.hub import remote
 from amauta.hub.installed import require
 from amauta.hub.known import Kind, Known, known_model, nearest_known
-from amauta.runs import Run
+from amauta.runs import CONFIG, Run
 
-CONFIG = "config.json"  # what makes a folder a model folder
 MODULES = "modules.json"  # or this: an older sentence encoder, whose transformer has a folder of its own
 SHOWN = 5  # candidates named in an error
 GGUF = b"GGUF"  # the first bytes of such a file
@@ -62,14 +61,6 @@ def find_model(name: str | Path) -> Found:
     if wanted := remote.wanted(asked):
         return _fetched(wanted, asked, path)
     raise ModelError("hub.nothing-there", path=path, hint=_hint(path))
-
-
-def find_folder(name: str | Path) -> Path:
-    """The model folder that ``name`` stands for; as ``find_model``, and ModelError when it is a single file."""
-    found = find_model(name)
-    if found.kind != "folder":
-        raise ModelError("hub.no-folder", name=found.name, path=found.path, kind=found.kind)
-    return found.path
 
 
 def candidates(path: Path) -> list[Path]:

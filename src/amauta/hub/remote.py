@@ -14,7 +14,7 @@ from pathlib import Path
 
 from amauta.base.errors import ModelError
 from amauta.base.messages import say
-from amauta.runs import raise_if_full
+from amauta.runs import CONFIG, raise_if_full
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 BESIDE = (  # of a model folder, beside its weights; also in the folders of a sentence encoder's modules
@@ -100,7 +100,7 @@ def choose(files: Collection[str], wanted: Wanted) -> list[str]:
     """Which of a repository's files make a model that we read. ModelError: none, only pickles, or several GGUF."""
     quantised = sorted(file for file in files if file.endswith(".gguf"))
     weights = sorted(file for file in files if any(_matches(file, pattern) for pattern in WEIGHTS))
-    if any("/" not in file for file in weights) and "config.json" in files and not wanted.file:
+    if any("/" not in file for file in weights) and CONFIG in files and not wanted.file:
         return weights + sorted(file for file in files if any(_matches(file, pattern) for pattern in BESIDE))
     fitting = [file for file in quantised if (wanted.file or "").lower() in file.lower()]
     if len(fitting) == 1:
@@ -143,7 +143,7 @@ def _cached(wanted: Wanted, unreached: ModelError) -> Got:
     try:
         folder = Path(
             snapshot_download(
-                wanted.repository, revision=wanted.revision, local_files_only=True, allow_patterns=["config.json"]
+                wanted.repository, revision=wanted.revision, local_files_only=True, allow_patterns=[CONFIG]
             )
         )
     except OSError:  # no snapshot, or one whose config.json was never fetched

@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from amauta.base.errors import ModelError
+from amauta.runs import CONFIG, GENERATION
 from amauta.tokenize.foreign import MAP_FILE, TEMPLATE_FILE, ForeignTokenizer, added_token
 from amauta.tokenize.pieces import CONTROL, SPLITS, UNKNOWN, check_merges, ends
 from amauta.tokenize.sentencepiece import read_sentencepiece, tokenizer_of
@@ -77,7 +78,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | ForeignTokenizer | None:
         if config.get(name) is None and inner.token_to_id(token) is not None:
             config[name] = token
     _follow(inner, config)
-    generation = _json(folder / "generation_config.json")
+    generation = _json(folder / GENERATION)
     return ForeignTokenizer(inner, config, generation=generation, template=_template(folder, config), where=str(folder))
 
 
@@ -225,7 +226,7 @@ def _classified(inner: tokenizers.Tokenizer, first: str, last: str) -> None:
 
 def _family(folder: Path, config: Mapping[str, Any]) -> str | None:
     name = str(config.get("tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer").lower()
-    return _FAMILY.get(name) or _FAMILY.get(str(_json(folder / "config.json").get("model_type")))
+    return _FAMILY.get(name) or _FAMILY.get(str(_json(folder / CONFIG).get("model_type")))
 
 
 def _template(folder: Path, config: dict[str, Any]) -> str | dict[str, str] | None:

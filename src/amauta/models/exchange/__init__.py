@@ -22,7 +22,7 @@ from amauta.models.exchange import layout, sentence
 from amauta.models.exchange.weights import SINGLE, Weights
 from amauta.models.ngram import MODEL_TYPE as NGRAM
 from amauta.models.spec import Spec
-from amauta.runs import write_atomically
+from amauta.runs import CONFIG, GENERATION, write_atomically
 
 if TYPE_CHECKING:  # what a config says is read without torch
     import torch
@@ -60,12 +60,12 @@ def save(model: "Transformer", folder: Path, *, special: Mapping[str, Any] | Non
     folder.mkdir(parents=True, exist_ok=True)
     whole = {name: value.contiguous() for name, value in theirs.items()}
     write_atomically(folder / SINGLE, serialise(whole, metadata={"format": "pt"}))
-    write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     if names is not None:
         sentence.write(spec, tensors, folder)
     if special:
         start = {} if spec.decoder_start is None else {"decoder_start_token_id": spec.decoder_start}
-        write_atomically(folder / "generation_config.json", json.dumps(start | dict(special), indent=2) + "\n")
+        write_atomically(folder / GENERATION, json.dumps(start | dict(special), indent=2) + "\n")
 
 
 def load(folder: Path, *, device: "torch.device | str" = "cpu", dtype: "torch.dtype | None" = None) -> "Transformer":
@@ -113,7 +113,7 @@ SHOWN = 8  # names in an error
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder; ModelError when it is missing or malformed."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError(f"{type(config).__name__} at the top")
         return config

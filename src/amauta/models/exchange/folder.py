@@ -8,11 +8,9 @@ from typing import Any
 from amauta.base.errors import ModelError
 from amauta.models import exchange
 from amauta.models.transformer import Transformer
-from amauta.runs import write_atomically
+from amauta.runs import CONFIG, GENERATION, write_atomically
 from amauta.tokenize.either import AnyTokenizer, special_of
 
-CONFIG = "config.json"
-GENERATION = "generation_config.json"
 _ID = "_token_id"  # how the names of special tokens' ids end
 
 

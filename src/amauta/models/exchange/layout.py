@@ -100,7 +100,8 @@ def to_ours(
             tensors[entry.ours] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     carried = {name for alias, name in held.items() if _is_ignored(layout, alias)}
     table = tensors.get("embedding.weight")
-    unequal = [name for name in carried if table is not None and _is_another(read(name), table)]
+    copies = [name for name in carried if name.endswith("weight")]  # the rest are masks and the like
+    unequal = [name for name in copies if table is not None and _is_another(read(name), table)]
     extra = [name for name in held.values() if name not in carried]
     return Found(tensors, missing, extra, unequal)
 

@@ -15,10 +15,10 @@ from amauta.models.ngram.framed import framed
 from amauta.models.ngram.trie import Trie
 from amauta.models.ngram.vocabulary import Vocabulary
 from amauta.models.ngram_settings import Estimator
-from amauta.runs import write_atomically, write_folder
+from amauta.runs import CONFIG, write_atomically, write_folder
 
 MODEL_TYPE = "amauta-ngram"
-CONFIG, NGRAMS = "config.json", "ngrams.npz"
+NGRAMS = "ngrams.npz"
 
 
 @dataclass(frozen=True)
