@@ -10,6 +10,7 @@ os.environ["AMAUTA_LANG"] = "en"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported, so torch is not imported here
 
 ROOT = Path(__file__).parent.parent
+NATIVE = Path(os.environ.get("AMAUTA_CACHE") or Path.home() / ".cache" / "amauta") / "native"
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +23,13 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache."""
-    monkeypatch.setenv("AMAUTA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    """No test reads or fills the user's cache, but for the compiled step: making it takes seconds in each worker."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    if not cache.exists():
+        NATIVE.mkdir(parents=True, exist_ok=True)
+        cache.mkdir()
+        (cache / "native").symlink_to(NATIVE)
+    monkeypatch.setenv("AMAUTA_CACHE", str(cache))
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from amauta.base.errors import ConfigError
-from amauta.grades import MEASURES, USUAL, check_extra, exact_match, grades, token_f1
+from amauta.grades import MEASURES, USUAL, check_extra, exact_match, grades, mean_interval, student, token_f1
 
 RIGHT, GIVEN = [1, 1, 1, 0, 0, 0, 1, 0], [1, 0, 1, 0, 1, 0, 1, 0]
 
@@ -64,3 +65,17 @@ def test_a_missing_library_is_named_before_any_work(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigError, match="mathews.*matthews"):
         check_extra(["mathews"])
     assert set(name for names in USUAL.values() for name in names) <= set(MEASURES)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 8, 29, 30, 200])
+def test_the_quantile_of_student_is_that_of_another_library(degrees: int):
+    assert student(degrees) == pytest.approx(scipy.stats.t.ppf(0.975, degrees), rel=1e-9)
+    assert student(degrees, 0.5) == pytest.approx(scipy.stats.t.ppf(0.75, degrees), rel=1e-9)
+
+
+def test_the_interval_of_a_mean():
+    values = [0.2, 0.5, 0.3, 0.9]
+    low, high = scipy.stats.t.interval(0.95, 3, 0.475, scipy.stats.sem(values))
+    assert mean_interval(values) == pytest.approx((0.475, low, high))
+    assert mean_interval(values, 0.0, 1.0) == pytest.approx((0.475, max(low, 0), min(high, 1)))
+    assert mean_interval([0.3], 0.0, 1.0) == (0.3, 0.0, 1.0) and mean_interval([2, 2]) == (2, 2, 2)

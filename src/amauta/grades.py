@@ -3,6 +3,7 @@
 Accuracy, exact match and the F1 of words need neither.
 """
 
+import math
 import re
 import string
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 from amauta.base.errors import ConfigError
 from amauta.base.names import one_of
 
+Z = 1.959964  # the normal quantile of a 95 % interval
 Measure = Callable[[Sequence[Any], Sequence[Any]], float]  # (right answers, given ones) → [-1, 1]
 
 
@@ -20,6 +22,49 @@ def grades(
 ) -> dict[str, float]:
     """Each measure of the given answers. A class of -1 is one that was not among the labels, and so is wrong."""
     return {name: f1(right, given, classes) if name == "f1" else MEASURES[name](right, given) for name in measures}
+
+
+def wilson(hits: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share of ``hits`` in ``n`` (Wilson 1927, the score interval)."""
+    if not n:
+        return 0.0, 1.0
+    share, z2 = hits / n, Z * Z
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def mean_interval(
+    values: Sequence[float], lowest: float = -math.inf, highest: float = math.inf
+) -> tuple[float, float, float]:
+    """The mean of a few independent values and its 95 % interval by Student's t (1908), within ``lowest`` and
+    ``highest``; a single value tells nothing of its spread."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return mean, lowest, highest
+    half = student(n - 1) * math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    return mean, max(lowest, mean - half), min(highest, mean + half)
+
+
+def student(degrees: int, share: float = 0.95) -> float:
+    """The t within which ``share`` of Student's distribution lies, ± t: 12.706 for one degree of freedom at 0.95."""
+    low, high = 0.0, math.pi / 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, degrees) < share else (low, middle)
+    return math.sqrt(degrees) * math.tan(low)
+
+
+def _within(angle: float, degrees: int) -> float:
+    """P(|T| <= sqrt(degrees) tan(angle)) (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
+    odd = degrees % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for power in range(odd, degrees - 1, 2):
+        total += term
+        term *= (power + 1) / (power + 2) * math.cos(angle) ** 2
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
 
 
 def check_extra(measures: Sequence[str]) -> None:

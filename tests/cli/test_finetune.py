@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,59 @@ def test_a_task_in_a_file(base: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*words[:-1], str(tmp_path / "other"), "--text", "b", "--json"]) == 2
     said = capsys.readouterr()
     assert "no column b; it has a, stars" in said.err and json.loads(said.out)["key"] == "finetune.no-column"
+
+
+def test_nothing_but_a_model_and_a_task(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task.jsonl").write_text('{"text": "good x", "label": "fine"}\n{"text": "bad x", "label": "poor"}\n')
+    assert main(["finetune", "--model", str(base), "--task", "task.jsonl", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["model"] == "finetuned/model" and told["labels"] == ["fine", "poor"]
+    assert exchange.load(tmp_path / told["model"]).spec.label_names == ("fine", "poor")
+
+
+GOOD = [{"text": "good", "label": "fine"}, {"text": "bad", "label": "poor"}]
+PAIRS = [{"text": "x " * n, "text_pair": "y", "label": n % 2} for n in (1, 2, 60, 61)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "flags", "key", "said"),
+    [
+        ([*GOOD, {"text": "x", "label": "odd"}], ["--labels", "fine", "poor"], "unknown-label",
+         'task.jsonl:3: the label "odd"'),
+        (GOOD, ["--labels", "fine", "poor", "odd"], "empty-class", "Without examples: odd; with: fine: 1, poor: 1"),
+        ([{"sentence": "x", "label": 1}], [], "no-column", "no column text; it has sentence, label"),
+        (PAIRS, ["--too-long", "error"], "too-long", "task.jsonl:3:"),
+    ],
+)  # fmt: skip
+def test_bad_tasks_are_refused_by_name(
+    rows: list[dict[str, Any]], flags: list[str], key: str, said: str, base: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    task = tmp_path / "task.jsonl"
+    task.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["finetune", "--model", str(base), "--task", str(task), "--out", str(tmp_path / "run"), "--manner", "gpt"]
+    assert main([*words, *flags, "--device", "cpu", "--json"]) == 2
+    told = capsys.readouterr()
+    assert json.loads(told.out)["key"] == f"finetune.{key}" and said in " ".join(told.err.split())
+
+
+@pytest.mark.parametrize(("policy", "counts"), [("cut", (4, 2, 0)), ("drop", (2, 0, 2))])
+def test_pairs_longer_than_the_model_are_counted_and_said(
+    policy: str, counts: tuple[int, int, int], base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    task = tmp_path / "task.jsonl"
+    task.write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    words = ["finetune", "--model", str(base), "--task", str(task), "--out", str(tmp_path / "run"), "--manner", "gpt",
+             "--too-long", policy, "--steps", "1", "--device", "cpu", "--json"]  # fmt: skip
+    assert main(words) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert (found["kept"], found["cut"], found["dropped"]) == counts
+    said = "4 records: {} kept, {dropped} longer than 32 tokens dropped, {cut} cut"
+    assert said.format(counts[0], cut=counts[1], dropped=counts[2]) in " ".join(told.err.split())
 
 
 def test_help_speaks_both_languages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from amauta.base.errors import ModelError
-from amauta.decode.sample import choose, fit, generate, invert, stream
+from amauta.decode.generate import generate, stream
+from amauta.decode.sample import Row, choose, fit, invert
 from amauta.decode.settings import Sampling, prompt_room, spread
 from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
@@ -185,7 +186,7 @@ def test_an_empty_prompt_and_broken_weights_are_named():
     logits = torch.zeros(3, 4)
     logits[1, 2] = torch.nan
     with pytest.raises(ModelError, match="Row 2 of 3"):
-        choose(logits, [[0]] * 3, [GREEDY] * 3, [torch.Generator()] * 3)
+        choose(logits, [Row(i, [0], GREEDY) for i in range(3)])
 
 
 def test_dropout_does_not_reach_generation_and_comes_back():
@@ -205,9 +206,11 @@ def test_closing_the_stream_ends_the_work_and_restores_the_model():
 
 
 def test_steps_joined_are_the_result():
-    model, steps = random_model(), []
-    names = {"token_bytes": lambda id: b"%d," % id, "on_token": steps.append}
-    results = generate(model, [[1], [2, 3]], Sampling(max_tokens=6), **names)
+    model, prompts, ended = random_model(), [[1], [2, 3]], {}
+    names = {"token_bytes": lambda id: b"%d," % id}
+    results = generate(model, prompts, Sampling(max_tokens=6), on_end=ended.__setitem__, **names)
+    assert ended == dict(enumerate(results))
+    steps = list(stream(model, prompts, spread(Sampling(max_tokens=6), 2), **names))
     for row, result in enumerate(results):
         own = [step for step in steps if step.row == row]
         assert [step.id for step in own] == result.ids
@@ -222,3 +225,21 @@ def test_a_model_that_only_offers_next_logprobs_generates():
 
     [result] = generate(Uniform(), [[2]], GREEDY)
     assert result.ids == [2, 2, 2, 2]
+
+
+def test_a_prefix_model_reads_its_prompt_in_both_directions():
+    model = random_model(prefix_lm=True)
+    prompts, one = [[1, 2, 3, 4], [5, 6, 7]], Sampling(temperature=0, max_tokens=6)
+    found = generate(model, prompts, one)
+    plain = generate(model, prompts, one, cached=False)
+    causal = generate(random_model(), prompts, one)
+    for prompt, got, slow, other in zip(prompts, found, plain, causal, strict=True):
+        ids = list(prompt)
+        for id, logprob in zip(got.ids, got.logprobs, strict=True):
+            with torch.no_grad():
+                hidden = model(torch.tensor([ids]), prefix=torch.tensor([len(prompt)]))
+                logprobs = model.logits(hidden)[0, -1].log_softmax(-1)
+            assert id == int(logprobs.argmax()) and logprob == pytest.approx(float(logprobs[id]), abs=1e-4)
+            ids.append(id)
+        assert slow.ids == got.ids and slow.logprobs == pytest.approx(got.logprobs, abs=1e-4)
+        assert other.logprobs != pytest.approx(got.logprobs, abs=1e-2)

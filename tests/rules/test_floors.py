@@ -14,7 +14,7 @@ FLOORS = (
     ("data", "models"),
     ("score", "bits", "grades", "adapt", "compress", "decode"),
     ("train", "worlds", "evaluate", "inspect", "prompt", "rag"),
-    ("serve", "laws", "recipes", "verify", "language_model"),
+    ("serve", "laws", "recipes", "verify", "yardstick", "language_model"),
     ("cli",),
 )
 FLOOR = {part: number for number, floor in enumerate(FLOORS, start=1) for part in floor}

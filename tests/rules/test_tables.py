@@ -10,7 +10,9 @@ from tests.rules.sources import ROOT, tree
 # The table's module and name, and the test file whose property test takes its cases from the table.
 TABLES = (
     ("amauta.losses.preference", "PREFERENCE_LOSSES", "tests/losses/test_preference.py"),
-    ("amauta.decode.filters", "FILTERS", "tests/decode/test_filters.py"),
+    ("amauta.prompt.methods", "METHODS", "tests/prompt/test_run.py"),
+    ("amauta.prompt.conditions", "CHANGES", "tests/prompt/test_labels.py"),
+    ("amauta.decode.filters.filters", "FILTERS", "tests/decode/filters/test_filters.py"),
     ("amauta.hub.known", "KNOWN", "tests/hub/test_known.py"),
     ("amauta.train.manners", "MANNERS", "tests/train/test_objectives.py"),
 )

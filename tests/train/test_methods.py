@@ -9,7 +9,7 @@ import torch
 from amauta import metrics
 from amauta.base.errors import ConfigError, ModelError
 from amauta.data.batches import PackedBatches
-from amauta.decode.sample import generate
+from amauta.decode.generate import generate
 from amauta.decode.settings import Sampling
 from amauta.device import pick
 from amauta.losses.preference import dpo

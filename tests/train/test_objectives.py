@@ -20,7 +20,7 @@ from amauta.data.batches import Batch, PackedBatches
 from amauta.data.corrupt import Runs
 from amauta.data.objective import Objective
 from amauta.data.store import TokenStore
-from amauta.decode.sample import generate
+from amauta.decode.generate import generate
 from amauta.decode.settings import Sampling
 from amauta.device import pick
 from amauta.losses.token import IGNORE

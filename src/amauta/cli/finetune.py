@@ -3,7 +3,7 @@
 from typing import Any
 
 from amauta.cli._door import command
-from amauta.train.finetune_settings import Finetune
+from amauta.train.finetune.settings import Finetune
 
 
 @command(Finetune)
@@ -20,6 +20,6 @@ def finetune(settings: Finetune) -> dict[str, Any]:
       amauta finetune --model smollm2 --manner gpt --task nli.jsonl --labels no yes --out runs/nli --lr 6.25e-5
       amauta finetune --model runs/t5 --manner t5 --task cola.jsonl --input "cola sentence: {text}" --out runs/cola
     """
-    from amauta.train.finetune import finetune as work
+    from amauta.train.finetune.run import finetune as work
 
     return work(settings)

@@ -10,11 +10,15 @@ from annotated_types import Ge
 from typing_extensions import Doc
 
 from amauta.cli._door import command
-from amauta.decode.settings import Asked, given
+from amauta.decode.constrain.settings import Constraining
+from amauta.decode.search.settings import Search
+from amauta.decode.settings import Asked, changed, given
+from amauta.decode.speculative.settings import Drafting
 from amauta.device import DeviceName, NumberType
 from amauta.hub.known import ANY_MODEL
 
 if TYPE_CHECKING:
+    from amauta.decode.tree.tree import Tree
     from amauta.language_model import Generation
 
 
@@ -29,10 +33,17 @@ class Generate:
         Doc("prompts: .txt (one a line), .jsonl, .json, .parquet with a field prompt or text; --file - reads stdin"),
     ] = ()
     out: Annotated[Path | None, Doc("write the results here, one JSON object a line")] = None
+    samples: Annotated[int, Ge(1), Doc("continuations of each prompt; each counts as a prompt for the seed")] = 1
+    tree: Annotated[
+        Path | None, Doc("of one prompt: write all that was looked at here, .html to look at, .json to replay")
+    ] = None
     batch: Annotated[int, Ge(1), Doc("prompts worked on at a time")] = 32
     device: Annotated[DeviceName, Doc("where to compute")] = "auto"
     dtype: Annotated[NumberType, Doc("type of the weights; auto is f32")] = "auto"
     sampling: Annotated[Asked, Doc("how tokens are drawn")] = field(default_factory=Asked)
+    search: Annotated[Search, Doc("looking for likely answers instead of drawing them")] = field(default_factory=Search)
+    drafting: Annotated[Drafting, Doc("guessing tokens ahead")] = field(default_factory=Drafting)
+    form: Annotated[Constraining, Doc("what the answer must look like")] = field(default_factory=Constraining)
 
 
 def _show(result: dict[str, Any]) -> str:
@@ -54,30 +65,50 @@ def generate(settings: Generate) -> dict[str, Any]:
       amauta generate --model runs/demo/model --prompt "Rosa" --prompt "Luis" --top-p 0.9 --seed 7 --json
       amauta generate --model runs/demo --file prompts.jsonl --out answers.jsonl
       echo "La tejedora vende" | amauta generate --model runs/demo --file -
+      amauta generate --model smollm2 --prompt "Once upon a time" --beams 4 --returned 2 --json
+      amauta generate --model stories15m --prompt "Once upon a time" --samples 5 --max-tokens 20 --tree tree.html
+      amauta generate --model smollm2 --prompt "A person as JSON: " --schema person.json
+      amauta generate --model smollm2 --prompt "Say it again: a b c a b" --draft lookup --temperature 0
     """
     from amauta.base.errors import ConfigError
 
     prompts = [*settings.prompt, *(text for name in settings.file for text in _prompts(name))]
     if not prompts:
         raise ConfigError("generate.no-prompt")
+    if settings.tree is not None and (len(prompts) > 1 or settings.tree.suffix not in (".html", ".json")):
+        raise ConfigError("generate.tree", count=len(prompts), file=settings.tree)
     from amauta.base.messages import say
     from amauta.language_model import load
     from amauta.metrics import console, progress
 
+    prompts = [prompt for prompt in prompts for _ in range(settings.samples)]
+
     model = load(settings.model, device=settings.device, dtype=settings.dtype)
     asked = given(settings.sampling)
+    for group in (settings.search, settings.drafting, settings.form):
+        asked |= changed(group)
     with progress(say("generate.working"), len(prompts)) if len(prompts) > 1 else nullcontext() as bar:
         count = bar.advance if bar else lambda: None
-        made = model.generate(prompts, batch=settings.batch, on_result=lambda _: count(), **asked)
+        if settings.tree is not None:
+            from amauta.language_model.recorded import recorded
+
+            made, tree = recorded(model, prompts[0], settings.samples, on_result=lambda _: count(), **asked)
+            _save(tree, settings.tree)
+        else:
+            made = model.generate(prompts, batch=settings.batch, on_result=lambda _: count(), **asked)
     records = [{"prompt": prompt, **one.record()} for prompt, one in zip(prompts, made, strict=True)]
     cut = sum(one.dropped_tokens > 0 for one in made)
     if cut:
         console.print(say("generate.cut", count=cut, tokens=sum(one.dropped_tokens for one in made)), markup=False)
+    failed = [one for one in made if one.failure is not None]
+    for one in failed:
+        console.print(say("generate.failed", prompt=prompts[made.index(one)], error=one.failure), markup=False)
     if len(made) == 1:
         console.print(_note(made[0]), markup=False)
     if settings.out is not None:
         return _written(records, settings.out)
-    return records[0] if len(records) == 1 else {"results": records}
+    result: dict[str, Any] = records[0] if len(records) == 1 else {"results": records}
+    return result | {"passed": False} if failed else result
 
 
 def _note(one: "Generation") -> str:
@@ -88,7 +119,27 @@ def _note(one: "Generation") -> str:
     return say(
         "generate.note", tokens=len(one.tokens), speed=f"{one.tokens_per_second:.0f}", finish=one.finish,
         settings=", ".join(special) or say("generate.defaults"),
-    )  # fmt: skip
+    ) + _more(one)  # fmt: skip
+
+
+def _more(one: "Generation") -> str:
+    """How guesses fared, and that an answer lacks its end."""
+    from amauta.base.messages import say
+
+    found = ""
+    if one.drafts is not None:
+        rate, each = one.drafts["acceptance_rate"], one.drafts["tokens_per_pass"]
+        found += " " + say("generate.drafts", rate="-" if rate is None else f"{rate:.0%}", each=f"{each or 1:.2f}")
+    return found + (" " + say("generate.incomplete") if one.complete is False else "")
+
+
+def _save(tree: "Tree", file: Path) -> None:
+    from amauta.decode.tree.page import save_page
+
+    if file.suffix == ".json":
+        tree.save(file)
+    else:
+        save_page(tree, file)
 
 
 def _prompts(name: str) -> Iterator[str]:

@@ -18,7 +18,8 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
     spans, ELECTRA to tell what was replaced (its generator is left in OUT/generator). Each setting of a manner can be
     changed by its flag. The special tokens that it needs are reserved by `amauta tokenizer train --for`.
 
-    With --start a model of other people goes on, with the tokenizer that it has.
+    With --start a model of other people goes on, with the tokenizer that it has; with --train-only embeddings too it
+    is adapted to another language: nothing but its embeddings changes.
 
     Examples:
       amauta pretrain --text corpus/train.jsonl --tokenizer tokenizer --out runs/base --heldout corpus/heldout.jsonl
@@ -27,6 +28,7 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
       amauta pretrain --text corpus/train.jsonl --tokenizer tokenizer --out runs/bert --as bert --size mini
       amauta pretrain --text corpus/train.jsonl --tokenizer tokenizer --out runs/t5 --as t5 --mask-rate 0.2
       amauta pretrain --text notes.jsonl --start smollm2 --out runs/notes --length 256 --epochs 1
+      amauta pretrain --text spanish.jsonl --start runs/base --train-only embeddings --out runs/spanish --steps 200
     """
     from amauta.train.pretrain import pretrain as work
 

@@ -61,11 +61,14 @@ class TaskBatch(Batch):
         return found
 
 
-def batch_of(laid: Sequence[Laid], *, start: int | None = None, multiple: int = 1) -> TaskBatch:
+def batch_of(
+    laid: Sequence[Laid], *, start: int | None = None, multiple: int = 1, see_prompt: bool = False
+) -> TaskBatch:
     """The batch of some examples, padded on the right with id 0.
 
     ``start`` is the first id of an encoder-decoder's decoder: then what is written stands in ``decoder_ids`` and
-    ``targets``, else behind the row. ``multiple``: row lengths are rounded up to it.
+    ``targets``, else behind the row. ``multiple``: row lengths are rounded up to it. ``see_prompt``: the tokens before
+    what is written see each other in both directions.
     """
     rows = [(n, k, row) for n, one in enumerate(laid) for k, row in enumerate(one.rows)]
     apart = start is not None
@@ -90,7 +93,7 @@ def batch_of(laid: Sequence[Laid], *, start: int | None = None, multiple: int = 
         ids=ids, targets=targets, positions=torch.arange(ids.shape[1]).expand(ids.shape), documents=real.long(),
         units=[[laid[n].number] for n, _, _ in rows], segments=segments, decoder_ids=decoder_ids, real=real,
         labels=labels, owner=torch.tensor([n for n, _, _ in rows]), nth=torch.tensor([k for _, k, _ in rows]),
-        examples=len(laid),
+        examples=len(laid), prefix=torch.tensor([len(row) for _, _, row in rows]) if see_prompt else None,
     )  # fmt: skip
 
 

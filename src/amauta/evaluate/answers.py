@@ -3,7 +3,6 @@
 Shares come with their 95 % interval (Wilson 1927), since a share of few answers says little.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,25 +11,14 @@ from typing import Any
 
 from amauta.data.read import Row
 from amauta.data.records import Message, Preference
-from amauta.decode.sample import generate
+from amauta.decode.generate import generate
 from amauta.decode.settings import Sampling
+from amauta.grades import wilson
 from amauta.metrics import progress
 from amauta.models.transformer import Transformer
 from amauta.score import sequence_logprobs
 from amauta.tokenize.chat import render, render_answers
 from amauta.tokenize.either import AnyTokenizer, piece_bytes
-
-Z = 1.959964  # the normal quantile of a 95 % interval
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share of ``hits`` in ``n`` (Wilson 1927, the score interval)."""
-    if not n:
-        return 0.0, 1.0
-    share, z2 = hits / n, Z * Z
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def replies(

@@ -4,19 +4,22 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from amauta.base.errors import ModelError
-from amauta.config import build
-from amauta.decode.feed import check_ids, context_of, padded
-from amauta.decode.sample import fit, generate
-from amauta.decode.settings import Sampling, from_generation_config, prompt_room, spread
-from amauta.language_model.answer import Generation, Stream, generation
+from amauta.base.errors import ConfigError, ModelError
+from amauta.decode.constrain.constraint import Constrainer
+from amauta.decode.feed import check_ids, context_of, padded, vocabulary_of
+from amauta.decode.settings import Sampling, from_generation_config, prompt_room, settled
+from amauta.language_model.answer import Generation, Read, Stream
+from amauta.language_model.asked import Asked, asked
+from amauta.language_model.parts import opened
 from amauta.language_model.rows import PADDING, buckets, checked, packed_states, packs
+from amauta.language_model.write import write
 from amauta.losses.token import IGNORE, token_logprobs
 from amauta.models.exchange.folder import GENERATION, check_place, ids_of, read_generation, write_model
 from amauta.models.ngram import NGram
@@ -44,19 +47,6 @@ class Scored:
     logprobs: list[float]
 
 
-@dataclass(frozen=True)
-class Read:
-    """What a model reads before it writes: the ids that it continues, and what its encoder reads if it has one."""
-
-    ids: list[int]
-    source: list[int] | None = None
-
-    @property
-    def length(self) -> int:
-        """Tokens of the prompt."""
-        return len(self.ids if self.source is None else self.source)
-
-
 class LanguageModel:
     """``model`` (a Transformer or an NGram), its ``tokenizer`` (None: it takes ids only), and the ``folder`` that they
     came from, if any."""
@@ -76,9 +66,10 @@ class LanguageModel:
         self.generation_config = read_generation(folder) if folder else {}
         where = str(folder / GENERATION) if folder else GENERATION
         self._defaults = from_generation_config(self.generation_config)
-        build(Sampling, self._defaults, where=where)  # a fault there is named there
+        settled({}, self._defaults, GENERATION, where=where)  # a fault there is named there
         stops = tokenizer.stops if tokenizer is not None else ()
         self.stop_ids = frozenset({*stops, *ids_of(self.generation_config.get("eos_token_id"))})
+        self._drafts: dict[str, LanguageModel] = {}
 
     @property
     def tokenizer(self) -> Any:
@@ -97,18 +88,16 @@ class LanguageModel:
         """decoder, encoder, encoder-decoder or ngram."""
         return "ngram" if isinstance(self.model, NGram) else self.model.spec.kind
 
-    def settings(self, **given: Any) -> tuple[Sampling, dict[str, str]]:
-        """The settings that hold, argument > generation_config.json > default, and where each of them came from.
+    def asked(self, **given: Any) -> Asked:
+        """What such a call of ``generate`` comes to, argument > generation_config.json > default. ConfigError for an
+        unknown or bad setting, or for settings that contradict each other."""
+        encode = self.tokenizer.encode if self.has_tokenizer else None
+        return asked(given, self._defaults, GENERATION, encode=encode)
 
-        ``given``: fields of ``decode.settings.Sampling``; None is not given. ConfigError for an unknown or bad one.
-        """
-        asked = {name: value for name, value in given.items() if value is not None}
-        if isinstance(asked.get("stop"), str):
-            asked["stop"] = (asked["stop"],)
-        found = build(Sampling, self._defaults, asked, where="generate")
-        sources = {field.name: "default" for field in dataclasses.fields(Sampling)}
-        sources |= dict.fromkeys(self._defaults, GENERATION) | dict.fromkeys(asked, "argument")
-        return found, sources
+    def settings(self, **given: Any) -> tuple[Sampling, dict[str, str]]:
+        """How tokens would be drawn, and where each of these settings came from (``asked``)."""
+        found = self.asked(**given)
+        return found.sampling, found.sources
 
     def generate(
         self,
@@ -116,39 +105,38 @@ class LanguageModel:
         *,
         batch: int = 32,
         on_result: Callable[[Generation], object] | None = None,
+        watch: Callable[[Any], object] | None = None,
         **settings: Any,
     ) -> list[Generation]:
         """A continuation of each prompt, in their order; ``batch`` at a time, which changes nothing but the speed.
 
         A string is read with the begin token before it where the tokenizer puts one, a list of ids as it is. An
         encoder-decoder reads the prompt in its encoder and writes an answer of its own. ``settings`` are the fields of
-        ``decode.settings.Sampling`` (``max_tokens=40, temperature=0, stop="\\n"`` …); prompt i has ``seed + i``.
+        ``Sampling`` (``max_tokens=40, temperature=0, stop="\\n"`` …), ``Search`` (``beams=4`` …), ``Drafting``
+        (``draft="lookup"`` …; also a language model itself) and ``Constraining`` (``schema={…}``, ``regex=…`` …);
+        prompt i has ``seed + i``. ``watch`` is told how each token was chosen (``decode.sample.Choice``, or
+        ``decode.search.beam.Beams``).
+
+        A single prompt that fails on its way raises its error; of several, that one's result has ``finish`` "failed"
+        and the ``error``.
         """
-        reads = [self._read(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
-        one, sources = self.settings(**settings)
-        each = spread(one, len(reads))
-        fit(self.model, [read.ids for read in reads], each)  # so that a fault is found, with its place, before any work
-        results: dict[int, Generation] = {}
-        order = sorted(range(len(reads)), key=lambda i: reads[i].length)  # rows of like length waste no padding
-        for start in range(0, len(order), batch):
-            chunk = order[start : start + batch]
-            read = [reads[i].source for i in chunk]
-            made = generate(
-                self.model, [reads[i].ids for i in chunk], [each[i] for i in chunk],
-                stop_ids=self.stop_ids, token_bytes=self.token_bytes if self._tokenizer is not None else None,
-                sources=[row for row in read if row is not None] or None,
-            )  # fmt: skip
-            for i, result in zip(chunk, made, strict=True):
-                results[i] = generation(result, reads[i].length, each[i], sources)
-                if on_result is not None:
-                    on_result(results[i])
-        return [results[i] for i in range(len(reads))]
+        reads = [self.read(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        results = write(self, reads, self.asked(**settings), batch=batch, on_result=on_result, watch=watch)
+        if len(results) == 1 and results[0].failure is not None:
+            raise results[0].failure
+        return results
 
     def chat(self, messages: Sequence[Message], **settings: Any) -> Generation:
         """The assistant's next message in a dialogue ([{role, content}]), laid out as in training.
 
         With ``truncate="left"`` a history that does not fit loses its oldest exchanges, whole; they are counted.
         """
+        found = self.asked(**settings)
+        if found.search.on or found.drafting.draft:  # these do not come token by token
+            kept, dropped = self.fit_messages(messages, found.sampling)
+            given: dict[str, Any] = {**settings, "truncate": "error"}
+            [made] = self.generate([render(self.tokenizer, kept, reply=True).ids], **given)
+            return dataclasses.replace(made, dropped_messages=dropped)
         answer = self.stream(messages, **settings)
         for _ in answer:
             pass
@@ -158,14 +146,17 @@ class LanguageModel:
     def stream(self, prompt: Prompt | Sequence[Message], **settings: Any) -> Stream:
         """The pieces of one answer's text as they come; its ``result`` is there when they have ended.
 
-        ``prompt``: a string or ids to be continued, or a dialogue to be answered.
+        ``prompt``: a string or ids to be continued, or a dialogue to be answered. ConfigError for a search, whose
+        answer is known at its end only.
         """
-        one, sources = self.settings(**settings)
+        found = self.asked(**settings)
+        if found.search.on or found.drafting.draft:
+            raise ConfigError("language_model.no-stream")
         if isinstance(prompt, str) or (len(prompt) and not isinstance(prompt[0], Mapping)):
-            return Stream(self, self._read(prompt), one, sources)  # type: ignore[arg-type]
-        kept, dropped = self.fit_messages(prompt, one)  # type: ignore[arg-type]
+            return Stream(self, self.read(prompt), found)  # type: ignore[arg-type]
+        kept, dropped = self.fit_messages(prompt, found.sampling)  # type: ignore[arg-type]
         ids = render(self.tokenizer, kept, reply=True).ids
-        return Stream(self, self._read(ids), one, sources, dropped)
+        return Stream(self, self.read(ids), found, dropped)
 
     def fit_messages(self, messages: Sequence[Message], settings: Sampling) -> tuple[list[Message], int]:
         """The messages that are read, and how many were dropped.
@@ -202,7 +193,8 @@ class LanguageModel:
         An encoder-decoder needs ``sources``, what its encoder reads for each text. Raises ModelError for a text that is
         longer than the context, and for an encoder, which gives no probability to a text.
         """
-        texts, sources = ([given] if isinstance(given, str) else given for given in (texts, sources))
+        texts = [texts] if isinstance(texts, str) else texts
+        sources = [sources] if isinstance(sources, str) else sources
         rows, read = self._to_score(texts, sources, end)
         for number, row in enumerate(rows, start=1):
             if self.context and len(row) - 1 > self.context:
@@ -304,6 +296,32 @@ class LanguageModel:
             return
         write_folder(folder, self._write)
 
+    @property
+    def has_tokenizer(self) -> bool:
+        return self._tokenizer is not None
+
+    def resolved(self, sampling: Sampling) -> Sampling:
+        """The same in ids only, with the model's own stop ids. ConfigError for an id that the model does not have."""
+        encode = self.tokenizer.encode if self.has_tokenizer else None
+        return sampling.resolved(encode, size=vocabulary_of(self.model), stop_ids=self.stop_ids)
+
+    @cached_property
+    def constrainer(self) -> Constrainer:
+        """Makes the constraints of requests that ask for a form."""
+        size = vocabulary_of(self.model)
+        assert size is not None
+        return Constrainer(self.tokenizer, size, self.stop_ids)
+
+    def draft(self, name: str) -> "LanguageModel":
+        """The model called ``name`` that guesses tokens for this one: opened once, with this one's device and type."""
+        if name not in self._drafts:
+            weights = next(self.model.parameters(), None) if isinstance(self.model, torch.nn.Module) else None
+            device = "cpu" if weights is None else weights.device.type
+            dtype = "bf16" if weights is not None and weights.dtype == torch.bfloat16 else "auto"
+            model, tokenizer, folder, known = opened(name, device, dtype)  # type: ignore[arg-type]
+            self._drafts[name] = LanguageModel(model, tokenizer, folder, name=known)
+        return self._drafts[name]
+
     def token_bytes(self, id: int) -> bytes:
         """A token's bytes; none for an id that the model has and the tokenizer has not (a padded vocabulary)."""
         return piece_bytes(self.tokenizer, id)
@@ -314,7 +332,7 @@ class LanguageModel:
             if self.folder and (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, made / name)
 
-    def _read(self, prompt: Prompt) -> Read:
+    def read(self, prompt: Prompt) -> Read:
         """A prompt as the model reads it; ModelError for a model that does not write."""
         if self.kind != "ngram" and not self.model.writes:
             raise ModelError(

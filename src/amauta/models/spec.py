@@ -112,6 +112,9 @@ class Spec(Shape):
         default=None, kw_only=True
     )  # sets of weights that the layers share out; None: L
     shared_stacks: bool = field(default=False, kw_only=True)  # encoder and decoder share all but the cross-attention
+    # of a decoder: the tokens of what it is given see each other in both directions (prefix LM; Raffel et al. 2020,
+    # arXiv 1910.10683, figure 4)
+    prefix_lm: bool = field(default=False, kw_only=True)
     # embeddings
     embedding_width: int | None = field(default=None, kw_only=True)  # E; a linear map leads from E to D (ALBERT)
     embedding_norm: bool = field(default=False, kw_only=True)

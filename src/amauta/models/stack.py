@@ -115,7 +115,7 @@ class Stack(nn.Module):
         """Who sees whom in the layers with a window or without; with relative positions, their bias where one sees."""
         window = self.spec.window if windowed else None
         if cache is not None:
-            seen = masks.cached(positions, span, window=window)
+            seen = masks.cached(positions, span, window=window, prefix=prefix)
         elif self.causal:
             seen = masks.decoding(span, x.device, window=window, documents=documents, real=real, prefix=prefix)
         else:

@@ -71,10 +71,12 @@ def encoding(*, documents: Tensor | None = None, real: Tensor | None = None) -> 
     return (_same(documents) & real[:, None, None, :]) | torch.eye(real.shape[1], dtype=torch.bool, device=real.device)
 
 
-def cached(positions: Tensor, span: int, *, window: int | None = None) -> Tensor:
-    """(B, 1, T, span) for cached keys: the query at position p sees the slots 0..p, or the last ``window`` of them."""
+def cached(positions: Tensor, span: int, *, window: int | None = None, prefix: Tensor | None = None) -> Tensor:
+    """(B, 1, T, span) for cached keys: the query at position p sees the slots 0..p, or the last ``window`` of them, and
+    in any case the first ``prefix`` (B,)."""
     slots, last = torch.arange(span, device=positions.device), positions[:, None, :, None]
-    return slots <= last if window is None else (slots <= last) & (slots > last - window)
+    seen = slots <= last if window is None else (slots <= last) & (slots > last - window)
+    return seen if prefix is None else seen | (slots < prefix[:, None, None, None])
 
 
 def _same(documents: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Optimizers:
         self.parameters = list(trained.values())
         adamw_groups = [{"params": others, "weight_decay": 0.0}]
         self.members: list[torch.optim.Optimizer] = []
-        if settings.optimizer == "muon":
+        if settings.optimizer == "muon" and matrices:  # none where the blocks are frozen
             self.members.append(Muon(
                 matrices, lr=settings.matrix_lr, momentum=settings.momentum, weight_decay=settings.weight_decay,
                 splits=splits, dtype=muon_dtype,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from amauta.models.transformer import Transformer
 
+Adapt = Literal["all", "embeddings"]  # what can be asked of a model that gets no new output
 TrainOnly = Literal["all", "embeddings", "output"]
 EMBEDDINGS = ("embedding.", "encoder.positions.", "decoder.positions.", "encoder.embedding_map.",
               "decoder.embedding_map.")  # fmt: skip

@@ -3,6 +3,7 @@ first predicted once an epoch, none across a document's edge; or another objecti
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from amauta.models.transformer import Transformer
 from amauta.runs import Run, write_folder
 from amauta.score import sequence_logprobs
 from amauta.tokenize.either import AnyTokenizer, documents, scored
+from amauta.train.freeze import freeze
 from amauta.train.loop import Step, Work, train
 from amauta.train.manners import check_able, spec_as
 from amauta.train.material import Material, check_tokens, corrupted, describe, text_store
@@ -48,6 +50,8 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
     entropy is given too. Under another objective than next-token prediction they are scored by it, with noise that is
     the same every time. Raises ConfigError, DataError, ModelError, RunError, Interrupted.
     """
+    if settings.train_only != "all" and settings.start is None:
+        raise ConfigError("train.only-of-a-start", train_only=settings.train_only)
     run, finished = open_run(settings, settings.loop, settings.out)
     if finished is not None:
         return finished
@@ -56,6 +60,8 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
     spec = spec_for(settings, start)
     tokenizer = tokenizer_for(settings, start)
     model = _model(settings, spec, tokenizer, start).to(device.device)
+    if settings.train_only != "all":
+        freeze(model, settings.train_only)
     length = settings.length or model.spec.context
     check_model(model, length, model.spec.limit or length)
     if settings.objective.objective != "causal":
@@ -76,7 +82,9 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
         sample=_sampler(settings, model, tokenizer),
     )
     result = train(run, work, loop, settings.optim)
-    result = {**result, "parameters": count.parameters(model.spec), **made.facts, "skipped": reader.skipped}
+    trained = sum(weight.numel() for weight in made.trained.parameters() if weight.requires_grad)
+    sizes = {"parameters": count.parameters(model.spec), "trained": trained}
+    result = {**result, **sizes, **made.facts, "skipped": reader.skipped}
     if isinstance(made.trained, Electra):
         generator = made.trained.generator.eval()
         write_folder(run.generator, lambda folder: write_model(generator, tokenizer, folder))
@@ -102,6 +110,8 @@ def spec_for(settings: Pretrain, start: Found | None) -> Spec:
         check_spec(spec, name)
     if spec.reformer is not None:
         raise ModelError("train.not-by-this", name=name, what="reformer")
+    if spec.kind == "decoder":
+        spec = replace(spec, prefix_lm=objective.objective == "prefix" and objective.see_prefix)
     return spec
 
 
@@ -182,7 +192,9 @@ def tokenizer_for(settings: Pretrain, start: Found | None) -> AnyTokenizer:
 
 def _model(settings: Pretrain, spec: Spec, tokenizer: AnyTokenizer, start: Found | None) -> Transformer:
     if start is not None:
-        return read_weights(start, tokenizer)
+        model = read_weights(start, tokenizer)
+        model.spec = spec  # how a prompt is read is for the objective to say
+        return model
     return Transformer.create(spec, derive(settings.loop.seed, "weights"))
 
 

@@ -14,6 +14,7 @@ from amauta.hub.known import ANY_MODEL
 from amauta.models.sizes import shape_named
 from amauta.models.spec import Shape
 from amauta.optim.settings import Optim
+from amauta.train.freeze import Adapt
 from amauta.train.manners import Manner, preset
 
 
@@ -46,6 +47,7 @@ class Pretrain:
     tokenizer: Annotated[str | None, Doc("a tokenizer's folder or a model with one; --start's when left out")] = None
     heldout: Annotated[tuple[str, ...], Doc("documents that are only scored")] = ()
     start: Annotated[str | None, Doc(f"go on from the weights, shape and tokenizer of a model: {ANY_MODEL}")] = None
+    train_only: Annotated[Adapt, Doc("with --start: all its weights, or its embeddings, for a new language")] = "all"
     as_: Annotated[Manner | None, Doc("the manner of a published model: how it is built and what it learns")] = None
     size: Annotated[str, Doc("a named shape, each field of which --shape.… may change")] = "demo"
     shape: Shape = field(default_factory=Shape)

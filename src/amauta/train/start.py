@@ -16,7 +16,7 @@ from amauta.base.errors import DataError, RunError
 from amauta.base.messages import say
 from amauta.data.batches import Collate, PackedBatches, Units, collate
 from amauta.data.records import Row
-from amauta.decode.sample import generate
+from amauta.decode.generate import generate
 from amauta.decode.settings import Sampling
 from amauta.device import Device, compiler, pick, threads
 from amauta.hub import Found, find_model
@@ -79,6 +79,7 @@ def load_base(name: str, length: int | None, loop: Loop) -> Base:
     check_spec(spec_of(found), name)
     tokenizer = needed_tokenizer(found, chat=True)
     model = read_weights(found, tokenizer, device=device.device)
+    model.spec = replace(model.spec, prefix_lm=False)  # from now on it reads one way
     length = length or min(model.spec.context, LONGEST_ROW)
     check_model(model, length, model.spec.context)
     return Base(found, tokenizer, model, length, device, loop)

@@ -108,7 +108,7 @@ def to_ours(
 
 def _formed(entry: Entry, value: "Tensor") -> "Tensor":
     value = value.reshape(-1) if entry.shape is not None and value.dim() != 1 else value
-    value = value.T if entry.turned else value
+    value = value.T.contiguous() if entry.turned else value  # in memory as a matrix that is made here
     return value + entry.shift if entry.shift else value
 
 

@@ -1,0 +1,1 @@
+"""What changes the distribution that the next token is drawn from."""

@@ -1,0 +1,1 @@
+"""Prompting: what a model is asked, by which method, and what the answers are worth."""
