@@ -18,14 +18,16 @@ def main() -> None:
     parser.add_argument("name", nargs="*", help=f"of {', '.join(names)}; all when left out")
     parser.add_argument("--json", action="store_true", help="one JSON line a benchmark")
     parser.add_argument("--budget", type=float, help="seconds, for a benchmark that can take less time (reformer)")
+    parser.add_argument("--out", type=Path, help="keeps the parts of a benchmark that can go on (prompting)")
     given = parser.parse_args()
     for name in given.name:
         if name not in names:
             parser.error(f"there is no benchmark {name!r}; there are {', '.join(names)}")
     for name in given.name or names:
         module = importlib.import_module(f"benchmarks.{name}")
-        timed = given.budget is not None and "budget" in inspect.signature(module.run).parameters
-        found = module.run(budget=given.budget) if timed else module.run()
+        known = inspect.signature(module.run).parameters
+        more = {"budget": given.budget, "out": given.out}
+        found = module.run(**{key: value for key, value in more.items() if value is not None and key in known})
         if given.json:
             print(json.dumps({"benchmark": name, **found}))
         else:

@@ -83,6 +83,15 @@ def similarity(data: Path, folder: Path, language: str, train: int, heldout: int
     return _written(folder, "similarity", language, [rows[:train], rows[-heldout:]], "pearson", "STS benchmark")
 
 
+def likeness(data: Path, folder: Path, language: str, train: int, heldout: int) -> Files:
+    """Such pairs as classes: alike from 3.5 on, different up to 2.5; those between are left out."""
+    rows = [row for row in records(data / "tasks" / f"stsb_{language}_train.jsonl") if not 2.5 < row["score"] < 3.5]
+    Random(0).shuffle(rows)
+    rows = [{"text": row["a"], "text_pair": row["b"], "label": "alike" if row["score"] > 3 else "different"}
+            for row in rows]  # fmt: skip
+    return _written(folder, "likeness", language, [rows[:train], rows[-heldout:]], "accuracy", "STS benchmark")
+
+
 def records(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 

@@ -3,8 +3,8 @@
 An encoder (the manner of RoBERTa) and a decoder (that of Llama, fine-tuned in GPT-1's) learn a few books in one
 language; then sentiment, acceptability and similarity, over several seeds, and so do models of the same shape that
 begin from nothing. The Spanish tasks are also learnt by the English models after ``--train-only embeddings`` on the
-Spanish books. ``passed``: what was pretrained is better at its language's similarity in every family, by the 95 %
-interval of the differences, seed by seed. ``python -m benchmarks.pages.finetuning`` makes a page of the result.
+Spanish books. ``python -m benchmarks.pages.finetuning`` makes a page of the result, with the 95 % intervals of the
+differences, seed by seed.
 
 Needs AMAUTA_DATA.
 """
@@ -39,13 +39,13 @@ from amauta.train.settings import Loop, Pretrain
 from benchmarks._tasks import SKIPPED, Files, acceptability, data, records, sentiment, similarity
 from benchmarks.minilm import NEVER
 
-SEEDS, STEPS, ROWS, LENGTH, VOCABULARY = 5, 300, 16, 128, 4096
+SEEDS, STEPS, ROWS, LENGTH, VOCABULARY = 5, 600, 16, 128, 4096
 SHAPE = {"width": 128, "layers": 4, "heads": 4, "context": LENGTH, "dropout": 0.0}
 BOOKS, HELDOUT, CHARACTERS = "corpora/gutenberg/{}_*.txt", 0.02, 400
 FAMILIES: dict[str, tuple[str, Way]] = {"encoder": ("roberta", "bert"), "decoder": ("llama", "gpt")}
 EPOCHS, TASK_ROWS = 3, 32
 OPTIM = Optim(optimizer="adamw", lr=5e-4, beta2=0.999, schedule="linear", warmup=0.1, weight_decay=0.01)
-SIZES = {"sentiment": (600, 300), "acceptability": (12, 5), "similarity": (1200, 500)}
+SIZES = {"sentiment": (240, 300), "acceptability": (20, 10), "similarity": (1200, 500)}
 NOTHING, PRETRAINED, ADAPTED = "nothing", "pretrained", "adapted"
 
 
@@ -67,9 +67,8 @@ def run() -> dict[str, Any]:
         tasks += [acceptability(real, folder, *SIZES["acceptability"])]
         tasks += [similarity(real, folder, language, *SIZES["similarity"]) for language in books]
         results = [one for family in FAMILIES for task in tasks for one in learned(folder, family, task)]
-    gains = [one["gain"] for one in results if one["task"] == "similarity" and one["start"] == PRETRAINED]
     return {
-        "seeds": SEEDS, "pretraining": learning, "tasks": results, "passed": all(low > 0 for _, low, _ in gains),
+        "seeds": SEEDS, "pretraining": learning, "tasks": results,
         "settings": {"shape": SHAPE, "steps": STEPS, "rows": ROWS, "length": LENGTH, "epochs": EPOCHS, "lr": OPTIM.lr},
         "vocabulary": VOCABULARY, "ratios": {}, "share_of_limit": None, "threads": torch.get_num_threads(),
         "seconds": time.perf_counter() - began,

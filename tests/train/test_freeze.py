@@ -12,7 +12,10 @@ import torch
 from amauta import config, metrics
 from amauta.base.errors import ConfigError, Interrupted
 from amauta.models import exchange
+from amauta.models.spec import Spec
+from amauta.models.transformer import Transformer
 from amauta.runs import Run
+from amauta.train.freeze import freeze
 from amauta.train.pretrain import pretrain
 from amauta.train.replay import Replay, replay
 from amauta.train.settings import Pretrain
@@ -20,7 +23,7 @@ from tests.train.conftest import Tiny
 from tests.train.test_loop import equal, losses, stopping_after, weights
 from tests.train.test_objectives import asked, world  # noqa: F401
 
-ADAPTED = {"embedding.weight", "encoder.positions.weight", "decoder.positions.weight"}
+TABLES = {"embedding.weight", "encoder.positions.weight", "decoder.positions.weight", "outputs.language.table.weight"}
 CHANGES = {"train_only": "embeddings", "loop": {"steps": 6, "save_every": 1, "keep": 10}}
 
 
@@ -45,7 +48,7 @@ def test_only_the_embeddings_change(world: Tiny, manner: str, optimizer: str):
     before, after = (exchange.load(Path(world.folder / name / "model")) for name in (manner, "adapted"))
     old, new = before.state_dict(), after.state_dict()
     moved = {name for name in old if not torch.equal(old[name], new[name])}
-    inputs = {name for name in old if name in ADAPTED or name.startswith("encoder.embedding_map.")}
+    inputs = {name for name in old if name in TABLES or name.startswith("encoder.embedding_map.")}
     assert moved == inputs and old.keys() == new.keys()
     own = sum(old[name].numel() for name in inputs)
     if manner == "electra":  # its generator is a new model, which shares the tables
@@ -53,6 +56,21 @@ def test_only_the_embeddings_change(world: Tiny, manner: str, optimizer: str):
         shared = ("embedding.", "encoder.positions.", "encoder.segments.")
         own += sum(value.numel() for name, value in generator.named_parameters() if not name.startswith(shared))
     assert (result["trained"], result["parameters"]) == (own, sum(p.numel() for p in before.parameters()))
+
+
+def test_the_tables_of_every_stack():
+    shape = {"vocabulary": 20, "context": 8, "width": 16, "layers": 1, "heads": 2, "tied": False}
+    both = Spec(**shape, kind="encoder-decoder", positions="learned")
+    narrow = Spec(**shape, embedding_width=8)
+    for spec, wanted in (
+        (both, {"embedding.weight", "encoder.positions.weight", "decoder.positions.weight"}),
+        (narrow, {"embedding.weight", "decoder.embedding_map.weight", "decoder.embedding_map.bias"}),
+    ):
+        model = Transformer.create(spec, 0)
+        count = freeze(model, "embeddings")
+        trained = {name: weight.numel() for name, weight in model.named_parameters() if weight.requires_grad}
+        assert trained.keys() == wanted | {"outputs.language.table.weight"}
+        assert count == sum(trained.values())
 
 
 def test_all_of_a_start_is_trained_where_nothing_is_said(world: Tiny):

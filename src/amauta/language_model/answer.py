@@ -93,7 +93,8 @@ class Stream:
         self._began = time.perf_counter()
         self._steps = stream(
             owner.model, [fitted], [owner.resolved(settings)], stop_ids=owner.stop_ids, token_bytes=owner.token_bytes,
-            sources=None if read.source is None else [read.source], constraints=[self._bound],
+            sources=None if read.source is None else [read.source],
+            constraints=[None if self._bound is None else self._bound.copy()],
         )  # fmt: skip
 
     def __iter__(self) -> Iterator[str]:
@@ -122,8 +123,15 @@ class Stream:
 
 
 def complete(constraint: Constraint | None, made: Generated) -> bool | None:
-    """Whether an answer has the form that was asked for to its end; None where none was asked for."""
-    return None if constraint is None else constraint.complete and made.finish != "stop-string"
+    """Whether an answer has the form that was asked for to its end; None where none was asked for.
+
+    ``constraint`` is as it was before the first token: those of beams and of guessed tokens go their own ways.
+    """
+    if constraint is None:
+        return None
+    for id in made.ids:
+        constraint.take(id)
+    return constraint.complete and made.finish != "stop-string"
 
 
 def generation(

@@ -23,11 +23,9 @@ def recorded(
 ) -> tuple[list["Generation"], Tree]:
     """``samples`` continuations of ``prompt``, as ``generate`` gives them for so many equal prompts, and their tree.
 
-    ConfigError for a draft, whose guesses are not recorded, and for several samples of a search.
+    ConfigError for several samples of a search.
     """
     asked = owner.asked(**settings)
-    if asked.drafting.draft:
-        raise ConfigError("language_model.no-tree-of-drafts")
     if asked.search.on and samples > 1:
         raise ConfigError("language_model.one-search", samples=samples)
     read = owner.read(prompt)

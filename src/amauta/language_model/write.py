@@ -30,12 +30,12 @@ def write(
 ) -> list[Generation]:
     """One Generation a prompt, in their order; ``on_result`` gets each as soon as it is there."""
     each = [effective(one, asked.search) if asked.search.on else one for one in spread(asked.sampling, len(reads))]
-    bound = owner.constrainer.start([asked.form] * len(reads)) if asked.form.kind else [None] * len(reads)
+    forms = owner.constrainer.start([asked.form] * len(reads)) if asked.form.kind else [None] * len(reads)
     given = {"token_bytes": owner.token_bytes if owner.has_tokenizer else None, "stop_ids": owner.stop_ids}
     results: dict[int, Generation] = {}
 
     def keep(i: int, made: Generated, **more: Any) -> None:
-        results[i] = generation(made, reads[i].length, asked, each[i], complete=complete(bound[i], made), **more)
+        results[i] = generation(made, reads[i].length, asked, each[i], complete=complete(forms[i], made), **more)
         if on_result is not None:
             on_result(results[i])
 
@@ -44,7 +44,8 @@ def write(
         sources = [source for i in numbers if (source := reads[i].source) is not None]
         return {
             **given, "prompts": [reads[i].ids for i in numbers], "settings": [settings[i] for i in numbers],
-            "sources": sources or None, "constraints": [bound[i] for i in numbers],
+            "sources": sources or None,
+            "constraints": [form if (form := forms[i]) is None else form.copy() for i in numbers],
         }  # fmt: skip
 
     settings = spread(owner.resolved(asked.sampling), len(reads))
@@ -59,7 +60,7 @@ def write(
                 keep(i, _best(hypotheses[0], seconds), score=hypotheses[0].score, beams=_beams(hypotheses, asked))
     elif asked.drafting.draft:
         for group in groups:
-            for i, made in zip(group, _drafted(owner, asked, part(group)), strict=True):
+            for i, made in zip(group, _drafted(owner, asked, watch=watch, **part(group)), strict=True):
                 keep(i, made, drafts=made.acceptance.record(asked.drafting, len(made.ids)))
     else:
         order = by_length if any(read.source is not None for read in reads) else list(range(len(reads)))
@@ -67,16 +68,19 @@ def write(
     return [results[i] for i in range(len(reads))]
 
 
-def _drafted(owner: "LanguageModel", asked: Asked, given: dict[str, Any]) -> Sequence[speculate.Speculated]:
+def _drafted(owner: "LanguageModel", asked: Asked, **given: Any) -> Sequence[speculate.Speculated]:
     draft = asked.draft or (owner.draft(asked.drafting.draft or "") if asked.drafting.needs_model else None)
-    known = {} if draft is None else {"draft": draft.model, "tokenizers": (owner.tokenizer, draft.tokenizer)}
+    tokenizers = (
+        tuple(one.tokenizer if one.has_tokenizer else None for one in (owner, draft)) if draft else (None, None)
+    )
+    known = {} if draft is None else {"draft": draft.model, "tokenizers": tokenizers}
     return speculate.generate(owner.model, drafting=asked.drafting, **known, **given)
 
 
 def _best(found: Hypothesis, seconds: float) -> Generated:
     return Generated(
         found.ids, found.logprobs, [0.0] * len(found.ids), found.text, found.finish, dropped=found.dropped,
-        seconds=seconds,
+        seconds=seconds, error=found.error,
     )  # fmt: skip
 
 

@@ -8,15 +8,16 @@ if TYPE_CHECKING:
 Adapt = Literal["all", "embeddings"]  # what can be asked of a model that gets no new output
 TrainOnly = Literal["all", "embeddings", "output"]
 EMBEDDINGS = ("embedding.", "encoder.positions.", "decoder.positions.", "encoder.embedding_map.",
-              "decoder.embedding_map.")  # fmt: skip
+              "decoder.embedding_map.", "outputs.language.table.", "outputs.masked.table.")  # fmt: skip
 
 
 def freeze(model: "Transformer", only: TrainOnly, new: tuple[str, ...] = ()) -> int:
     """Let only some weights change; how many numbers those are.
 
-    "embeddings": the tables of tokens and positions (Artetxe et al. 2020, arXiv 1910.11856, adapt a model to another
-    language so); a table that the output shares changes with it. "output": nothing that was pretrained. ``new`` are the
-    beginnings of names that are trained in any case: an output that did not exist before has to be.
+    "embeddings": the tables of tokens, the output's own one included, and of positions (Artetxe et al. 2020, arXiv
+    1910.11856, section 2, adapt a model to another language so, with a new vocabulary; here it keeps its own).
+    "output": nothing that was pretrained. ``new`` are the beginnings of names that are trained in any case: an output
+    that did not exist before has to be.
     """
     held = ("outputs.language.bias",)  # BART's, which its authors' library never trains either
     kept = {"all": ("",), "embeddings": EMBEDDINGS, "output": ()}[only]

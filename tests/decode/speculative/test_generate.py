@@ -200,6 +200,8 @@ def test_bans_that_leave_nothing_are_met_only_by_the_text_itself(temperature):
     dead = chain((0, 1), (1, 2), (3, 3))
     [result] = generate(chain((0, 1), (1, 3), (3, 7), (7, 0)), [[0]], banned, MODEL, draft=dead)
     assert result.ids == [1, 3, 7, 0]
+    [result] = generate(chain((0, 1), (1, 3), (3, 7), (7, 0)), [[1, 2, 5, 0]], banned, LOOKUP)  # guesses 2 5 0 1
+    assert result.ids == [1, 3, 7, 0]
     good, failed, first = generate(dead, [[3], [0], [2]], banned, MODEL, draft=dead)
     assert good.finish == "length" and failed.ids == [1, 2] and first.ids == []
     assert failed.finish == first.finish == "failed" and failed.error.key == first.error.key == "sampling.nothing-left"
@@ -337,10 +339,18 @@ def test_each_pass_checks_what_was_guessed_and_the_guesses_adapt():
     generate(ALONG, [[0]], one, Drafting(draft="some", draft_tokens=3, draft_adapt=True), draft=same_way)
     assert sizes(ALONG) == [1, 4, 6, 8, 1]
     other_way = chain(*[(n, (n + 2) % 8) for n in range(8)])
-    one = dataclasses.replace(one, max_tokens=5)
+    one = dataclasses.replace(one, max_tokens=7)
     [result] = generate(ALONG, [[0]], one, Drafting(draft="some", draft_tokens=3, draft_adapt=True), draft=other_way)
-    assert sizes(ALONG) == [1, 4, 3, 2, 1] and result.ids == [1, 2, 3, 4, 5]
-    assert vars(result.acceptance) == {"proposed": 6, "examined": 3, "accepted": 0, "passes": 4}
+    assert sizes(ALONG) == [1, 4, 3, 2, 2, 2, 1] and result.ids == [1, 2, 3, 4, 5, 6, 7]
+    assert vars(result.acceptance) == {"proposed": 8, "examined": 5, "accepted": 0, "passes": 6}
+
+
+def test_guesses_fill_the_context_and_no_more():
+    short = chain(*[(n, (n + 1) % 8) for n in range(8)], context=6)
+    one = Sampling(temperature=0, max_tokens=99)
+    [result] = generate(short, [[0]], one, Drafting(draft="some", draft_tokens=10), draft=ALONG)
+    assert result.ids == [1, 2, 3, 4, 5, 6] and result.finish == "context"  # six can be read: a seventh can be written
+    assert sizes(short) == [1, 5]
 
 
 def test_what_stands_behind_the_end_is_not_counted():
@@ -367,6 +377,7 @@ def test_a_drafter_of_ones_own_is_used_and_what_it_makes_up_is_refused():
     wanted = [dataclasses.replace(GREEDY, max_tokens=n) for n in (2, 5)]
     results = generate(ALONG, [[0], [3]], wanted, Drafting(), draft=guesser)
     assert [r.ids for r in results] == [[1, 2], [4, 5, 6, 7, 0]] and guesser.kept == [[0, 1], [1], [1], [1]]
+    assert [rows for rows, _ in ALONG.passes[-3:]] == [1, 1, 1]
     for id in (8, -1):
         with pytest.raises(ModelError, match=f"token id {id} does not exist"):
             generate(ALONG, [[0]], GREEDY, Drafting(), draft=Guesser(id))

@@ -75,16 +75,41 @@ template <> struct Chunk<Bf16> {
 };
 #endif
 
+typedef float Eight __attribute__((vector_size(32)));
+typedef float Four __attribute__((vector_size(16)));
+
+inline Eight halves(Floats x) {
+    Eight parts[2];
+    std::memcpy(parts, &x, sizeof x);
+    return parts[0] + parts[1];
+}
+
 inline float total(Floats x) { // by halves: the compiler keeps them in registers
-    typedef float Eight __attribute__((vector_size(32)));
-    typedef float Four __attribute__((vector_size(16)));
-    Eight eight[2];
-    std::memcpy(eight, &x, sizeof x);
-    eight[0] += eight[1];
+    Eight eight = halves(x);
     Four four[2];
-    std::memcpy(four, eight, sizeof four);
+    std::memcpy(four, &eight, sizeof eight);
     four[0] += four[1];
     return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
+}
+
+// The same sums in the same order for B tokens; of eight the shuffles are shared, which cost as much as the products.
+template <int B> inline void totals(const Floats *x, float *out) {
+    if constexpr (B != 8) {
+        for (int b = 0; b < B; b++) out[b] = total(x[b]);
+    } else {
+        Eight four[4], two[2];
+        for (int i = 0; i < 4; i++) {
+            Eight a = halves(x[2 * i]), b = halves(x[2 * i + 1]);
+            four[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
+                      __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+        }
+        for (int i = 0; i < 2; i++)
+            two[i] = __builtin_shufflevector(four[2 * i], four[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13) +
+                     __builtin_shufflevector(four[2 * i], four[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15);
+        Eight one = __builtin_shufflevector(two[0], two[1], 0, 2, 4, 6, 8, 10, 12, 14) +
+                    __builtin_shufflevector(two[0], two[1], 1, 3, 5, 7, 9, 11, 13, 15);
+        std::memcpy(out, &one, sizeof one);
+    }
 }
 
 // out[b] = w · x_b for one row of a matrix and B tokens. Memory is what a step waits for: the row is read once, in one
@@ -102,11 +127,11 @@ template <int B, class W> inline void products(const W *w, int64_t width, const 
         }
     for (; i + SIZE <= width; i += SIZE)
         for (int b = 0; b < B; b++) Chunk<W>(w + i).add(Chunk<W>(x + b * stride + i), sums[0][b]);
-    for (int b = 0; b < B; b++) {
+    for (int b = 0; b < B; b++)
         for (int s = 1; s < SUMS; s++) sums[0][b] += sums[s][b];
-        out[b] = total(sums[0][b]);
-        for (int64_t rest = i; rest < width; rest++) out[b] += widen(w[rest]) * widen(x[b * stride + rest]);
-    }
+    totals<B>(sums[0], out);
+    for (; i < width; i++)
+        for (int b = 0; b < B; b++) out[b] += widen(w[i]) * widen(x[b * stride + i]);
 }
 
 template <int B, class W, class Take>
