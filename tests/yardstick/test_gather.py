@@ -126,6 +126,13 @@ def test_tables_leave_empty_what_a_family_has_not():
     assert NGRAM in text and WITH_PAIRS.name not in text
 
 
+def test_numbers_for_people():
+    found = {"mean": 0.5, "half": 0.0204}
+    assert tables.share(found) == "50.0 ± 2.0" and tables.number(found) == "0.500 ± 0.020"
+    assert tables.share({"mean": 0.031, "half": None}, sign=True) == "+3.1" and tables.number(None) == "–"
+    assert tables.power(2e12) == "2.00e+12" and tables.power(0) == "0"
+
+
 def test_one_seed_shows_nothing():
     one = result() | {"nsp": gather.nsp([cell(0.6, pseudo=2.0)], [cell(0.9, pseudo=1.0)])}
     assert "One seed has no interval" in page.text(one, tables.speaker("en"), ["a.svg", "b.svg"])

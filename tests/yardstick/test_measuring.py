@@ -122,6 +122,9 @@ def test_figures_are_named_by_what_is_exact(ground: Ground):
     names = [set(one) - {"probes", "entropy_bits_per_byte"} for one in found]
     assert names == [{"pseudo"}, {"continuation"}, {"bits_per_byte", "continuation"}]
     assert all(set(one["probes"]) == {"order", "facts"} for one in found)
+    some = ground.texts(ground.heldout)[:2]  # the settings' pseudo
+    bits = -float(neural(0, ground).pseudo(some).sum()) / math.log(2)
+    assert found[0]["pseudo"] == pytest.approx(bits / sum(len(text.encode()) for text in some))
     halves, size = halved(ground.opened(), ground.texts(ground.heldout), 48)
     total = float(neural(2, ground).halves(halves).sum())  # type: ignore[union-attr]
     assert found[2]["continuation"] == pytest.approx(-total / math.log(2) / size)

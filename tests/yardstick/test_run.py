@@ -1,6 +1,7 @@
 """The whole command on a small ground: finished work is kept, what cannot be done is refused, seeds decide all."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from amauta.base.errors import ConfigError, Interrupted, RunError
 from amauta.metrics import console
 from amauta.models.exchange.folder import write_model
+from amauta.models.ngram import NGram
+from amauta.models.ngram_settings import Estimator
 from amauta.runs import Run
 from amauta.yardstick import run as module
 from amauta.yardstick.ground import Ground
@@ -118,6 +121,7 @@ def test_a_seed_decides_all(twice: list[Any]):
     one, same, other = ([(made.first, made.model)[i] / "model.safetensors" for i in (0, 1)] for made in twice)
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in same]
     assert all(a.read_bytes() != b.read_bytes() for a, b in zip(one, other, strict=True))
+    assert "seed = 8" in Run(twice[2].model.parent).config.read_text()
 
 
 def test_an_encoder_decoder_ends_with_prefixes(twice: list[Any]):
@@ -148,3 +152,23 @@ def test_an_n_gram_model_of_each_class(ground: Ground, tmp_path: Path):
     own.task("sky", "heldout").write_text("".join(json.dumps(row) + "\n" for row in rows[:9]))
     assert counted("sky", own) == 1.0
     assert most_frequent("sky", own) == pytest.approx(6 / 9)
+
+
+def test_a_class_counts_as_often_as_it_is_learnt(ground: Ground, tmp_path: Path):
+    shutil.copytree(ground.folder, tmp_path / "g")
+    own, tokenizer = Ground(tmp_path / "g"), ground.opened()
+    texts = {"often": [f"bird {n}" for n in range(30)], "seldom": [f"bird {n}" for n in range(3)]}
+    rows = [{"text": text, "label": label} for label, some in texts.items() for text in some]
+    asked = ["b", "i", "bird 1", "zebra", "d 2"]
+    own.task("birds", "train").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = (json.dumps({"text": text, "label": "often"}) + "\n" for text in asked)
+    own.task("birds", "heldout").write_text("".join(lines))
+    models = {
+        label: NGram.train([tokenizer.document(text) for text in some], size=tokenizer.size, begin=tokenizer.begin,
+                           order=3, estimator=Estimator(smoothing="modified-kneser-ney"))
+        for label, some in texts.items()
+    }  # fmt: skip
+    gains = [float(models["often"].score(ids).sum() - models["seldom"].score(ids).sum())
+             for ids in map(tokenizer.document, asked)]  # fmt: skip
+    assert any(-math.log(10) < gain < 0 for gain in gains)  # told by how often a class is learnt, and by that alone
+    assert counted("birds", own) == sum(gain + math.log(10) > 0 for gain in gains) / len(asked)
