@@ -57,7 +57,7 @@ def learnt(steps: bool) -> dict[str, Any]:
         (folder / "first").mkdir()
         write_model(first, tokenizer, folder / "first")
         told = sft(Sft(
-            model=str(folder / "first"), dialogues=(str(folder / "records.jsonl"),), out=folder / "run", length=LENGTH,
+            model=str(folder / "first"), data=(str(folder / "records.jsonl"),), out=folder / "run", length=LENGTH,
             loop=Loop(steps=STEPS, rows=ROWS, device="cpu", compile=False, save_every=NEVER,
                       threads=torch.get_num_threads()),
             optim=OPTIM,

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from amauta.data.batches import Batch, Piece
 from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
-from amauta.score import piece_sums, pseudo_logprobs, sequence_logprobs
+from amauta.score import by_piece, piece_logprobs, piece_sums, pseudo_logprobs, sequence_logprobs
 
 
 @pytest.fixture
@@ -79,3 +80,27 @@ def test_pseudo_logprobs_hide_each_token_in_turn():
     for rows in (1, 7, 500):
         found = pseudo_logprobs(model, sequences(12), mask, special=special, rows=rows)
         np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_values_of_pieces_are_those_of_each_alone(model: Transformer):
+    rng = np.random.default_rng(4)
+    many = [Piece(np.array(ids), rng.random(len(ids) - 1) < 0.7) for ids in sequences(12)]
+    found = piece_logprobs(model.train(), many, rows=3)
+    assert model.training
+    for piece, values in zip(many, found, strict=True):
+        wanted = np.where(piece.loss, model.eval().score(piece.ids.tolist()).numpy(), 0.0)
+        np.testing.assert_allclose(values, wanted, rtol=1e-4, atol=1e-5)
+    several = by_piece(model, many, lambda batch: torch.stack([batch.ids, batch.positions]), rows=3)
+    for piece, (ids, positions) in zip(many, several, strict=True):
+        assert ids.tolist() == piece.ids[:-1].tolist() and positions.tolist() == list(range(len(ids)))
+
+
+def test_rows_are_no_longer_and_no_more_than_the_pieces_need(model: Transformer):
+    shapes: list[tuple[int, ...]] = []
+
+    def value(batch: Batch) -> torch.Tensor:
+        shapes.append(tuple(batch.ids.shape))
+        return batch.ids
+
+    by_piece(model, [Piece(np.array([1, 2, 3])), Piece(np.array([4, 5, 6, 7, 8]))], value)
+    assert shapes == [(2, 4)] and by_piece(model, [], value) == []

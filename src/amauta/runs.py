@@ -43,6 +43,16 @@ class Run:
         return self.folder / "samples.jsonl"
 
     @property
+    def records(self) -> Path:
+        """Records that the run made, to train on."""
+        return self.folder / "records.jsonl"
+
+    @property
+    def tasks(self) -> Path:
+        """The tasks that a model invented, with what is known of each."""
+        return self.folder / "tasks.jsonl"
+
+    @property
     def stages(self) -> Path:
         """What a recipe has finished, with the digests of what it was made from."""
         return self.folder / "stages.json"
@@ -58,6 +68,26 @@ class Run:
         return self.folder / "generator"
 
     @property
+    def oracle(self) -> Path:
+        """The run of the model by which tokens are chosen, where one was trained for that."""
+        return self.folder / "oracle"
+
+    @property
+    def pairs(self) -> Path:
+        """The records that were chosen for this run from those of a greater one."""
+        return self.folder / "pairs.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        """What chose the tokens that were learnt: the score of each."""
+        return self.folder / "scores.safetensors"
+
+    @property
+    def masks(self) -> Path:
+        """What weighed the tokens of answers in training; the finished model goes without it."""
+        return self.folder / "masks.safetensors"
+
+    @property
     def result(self) -> Path:
         """What the finished run returned; its presence says that the run is finished."""
         return self.folder / "result.json"
@@ -65,6 +95,11 @@ class Run:
     @property
     def report(self) -> Path:
         return self.folder / "report.html"
+
+    @property
+    def calibration(self) -> Path:
+        """How often a reward model is right, beside how often it says so."""
+        return self.folder / "calibration.svg"
 
     @property
     def checkpoints(self) -> Path:
@@ -77,6 +112,10 @@ class Run:
     def tokens(self, name: str) -> Path:
         """The token store called ``name``."""
         return self.folder / "tokens" / name
+
+    def rollouts(self, iteration: int) -> Path:
+        """The answers of an iteration of policy optimisation, with their rewards."""
+        return self.folder / "rollouts" / f"iteration-{iteration:06d}.jsonl"
 
     def latest(self) -> Path | None:
         """The complete checkpoint with the most steps, or None.
@@ -104,6 +143,11 @@ def cache_folder() -> Path:
 def weights_folder(name: str) -> Path:
     """Where the weights of the known model ``name`` are kept when no package can hold them as they are."""
     return cache_folder() / "models" / name
+
+
+def reference_file(key: str) -> Path:
+    """Where a reference model's log-probs of answers are kept; ``key`` tells of weights, answers and computation."""
+    return cache_folder() / "reference" / f"{key}.safetensors"
 
 
 def crash_file() -> Path:

@@ -3,7 +3,7 @@
 Logits are never held whole, and work is proportional to tokens and not to padding.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -26,6 +26,54 @@ def piece_sums(logprobs: Tensor, documents: Tensor, pieces: int) -> Tensor:
     """(B, T) token values summed over each piece of each row: (B, pieces), the first piece in column 0."""
     out = logprobs.new_zeros(logprobs.shape[0], pieces + 1)
     return out.scatter_add(1, documents, logprobs)[:, 1:]
+
+
+@torch.inference_mode()
+def by_piece(
+    model: Transformer,
+    pieces: Sequence[Piece],
+    value: Callable[[Batch], Tensor],
+    *,
+    rows: int = 16,
+    length: int | None = None,
+    autocast: torch.dtype | None = None,
+) -> list[np.ndarray]:
+    """What ``value`` makes of packed batches, (…, B, T), cut apart again: for each piece an array (…, n) of its slots.
+
+    ``model`` is in evaluation mode meanwhile. No piece may have more slots than ``length``; left out, rows are as long
+    as the longest piece.
+    """
+    units, found = [(piece,) for piece in pieces], [np.zeros(0)] * len(pieces)
+    was_training = model.training
+    model.eval()
+    rows, length = min(rows, len(pieces)), length or max((len(piece.ids) - 1 for piece in pieces), default=1)
+    for batch in PackedBatches(Listed(units), rows=rows, length=length, epochs=1, shuffle=False):
+        with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
+            values = value(batch.to(model.device)).float().cpu().numpy()
+        for r, row in enumerate(batch.units):
+            at = 0
+            for unit in row:
+                n = len(pieces[unit].ids) - 1
+                found[unit] = values[..., r, at : at + n].copy()
+                at += n
+    model.train(was_training)
+    return found
+
+
+def piece_logprobs(
+    model: Transformer,
+    pieces: Sequence[Piece],
+    *,
+    rows: int = 16,
+    length: int | None = None,
+    autocast: torch.dtype | None = None,
+) -> list[np.ndarray]:
+    """Log-probs (nats, f32) of what each piece predicts, an array of its slots; 0 where it carries no loss."""
+
+    def value(batch: Batch) -> Tensor:
+        return batch_logprobs(model, batch, dtype=autocast)
+
+    return by_piece(model, pieces, value, rows=rows, length=length, autocast=autocast)
 
 
 @torch.inference_mode()

@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from amauta.prompt.extract import decimal, label_in, number_in, same_number, words_in
+from amauta.data.extract import decimal, label_in, number_in, same_number, words_in
 
 
 @pytest.mark.parametrize(

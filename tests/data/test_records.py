@@ -18,6 +18,7 @@ from amauta.data.records import (
     labelled_of,
     messages_of,
     preference_of,
+    prompt_of,
     question_of,
     shape_of,
     text_of,
@@ -137,6 +138,27 @@ def test_pairs(name: str) -> None:
     assert shape_of(given) == "preference"
 
 
+PROMPTS = {
+    "a prompt alone": (row(prompt="¿2+3?"), said(ASK)),
+    "messages as a prompt": (row(prompt=said(("system", "Be brief."), ASK)), said(("system", "Be brief."), ASK)),
+    "a prompt with its answer": (row(prompt="¿2+3?", completion="5"), said(ASK)),
+    "an instruction alone": (row(instruction="Suma.", input="2 3"), said(("user", "Suma.\n\n2 3"))),
+    "an instruction with its answer": (row(instruction="Suma.", output="5"), said(("user", "Suma."))),
+    "a dialogue": (row(messages=said(ASK, TELL, ASK, TELL)), said(ASK, TELL, ASK)),
+    "a dialogue that waits": (row(messages=said(ASK)), said(ASK)),
+    "sharegpt": (row(conversations=[{"from": "human", "value": "¿2+3?"}, {"from": "gpt", "value": "5"}]), said(ASK)),
+    "a pair": (row(prompt="¿2+3?", chosen="5", rejected="6"), said(ASK)),
+    "an hh pair": (row(chosen=HH + " 5", rejected=HH + " 6"), HH_TURNS),
+    "a question": (row(question="¿2+3?", context="Sumas.", answer="5"), said(("user", "Sumas.\n\n¿2+3?"))),
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_what_is_to_be_answered(name: str) -> None:
+    given, prompt = PROMPTS[name]
+    assert prompt_of(given) == prompt
+
+
 def test_the_other_readings() -> None:
     assert text_of(row(text=" a ", id=3)) == " a "
     assert text_of(row(text="a", label=1)) == "a"
@@ -213,6 +235,8 @@ REFUSED: dict[str, tuple[Any, Row, str, str]] = {
     "a message that is none": (messages_of, row(messages=["hola"]), "bad-field", 'messages[1] is "hola"'),
     "messages that are none": (messages_of, row(messages="hola"), "bad-field", "messages"),
     "an answer that is none": (messages_of, row(question="a", answer=5), "bad-field", "answer is 5"),
+    "nothing to answer": (prompt_of, row(text="a"), "unknown-shape", "text"),
+    "an answer without a prompt": (prompt_of, row(messages=said(TELL)), "no-prompt", "line 7"),
     "no pair": (preference_of, row(prompt="a", chosen="b"), "unknown-shape", "prompt, chosen"),
     "an equal pair": (preference_of, row(prompt="a", chosen="b", rejected="b"), "equal-pair", '"b"'),
     "a pair equal but for spaces": (preference_of, row(prompt="a", chosen="b", rejected="b\n"), "equal-pair", "line 7"),

@@ -20,7 +20,7 @@ from amauta.data.smallworld.world import SmallWorld, World, draw_world
 from amauta.data.smallworld.write import write
 
 SMALL = {"people": 8, "villages": 3, "documents": 500, "heldout_documents": 25, "dialogues": 400,
-         "heldout_dialogues": 30, "arithmetic": 200, "heldout_arithmetic": 40, "preferences": 200,
+         "heldout_dialogues": 30, "arithmetic": 200, "heldout_arithmetic": 40, "practice": 60, "preferences": 200,
          "heldout_preferences": 30, "labels": 120, "heldout_labels": 30, "translations": 100,
          "heldout_translations": 20, "retrieval_people": 2}  # fmt: skip
 
@@ -196,7 +196,7 @@ def test_same_seed_same_bytes_other_seed_other_world(folder: Path, tmp_path: Pat
     write(SmallWorld(out=tmp_path / "again", **SMALL))
     write(SmallWorld(out=tmp_path / "other", seed=8, **SMALL))
     names = sorted(path.name for path in folder.iterdir())
-    assert len(names) == 19
+    assert len(names) == 20
     for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
         assert (tmp_path / "other" / name).read_bytes() != (folder / name).read_bytes()
@@ -294,6 +294,14 @@ def test_arithmetic_is_right_and_split_by_operands(folder: Path) -> None:
             assert re.findall(r"\d+", answer)[-1] == c
             pairs[-1].add((sign, *sorted((int(a), int(b)))))
     assert pairs[0].isdisjoint(pairs[1]) and len(pairs[1]) > 10
+
+
+def test_practice_asks_for_held_out_sums_in_other_words(folder: Path) -> None:
+    sums = [{row["fact"] for row in rows(folder, f"arithmetic.{name}")} for name in ("train", "heldout", "practice")]
+    assert len(sums[2]) > 10 and sums[2].isdisjoint(sums[0]) and sums[1] <= sums[2]
+    asked = {row["messages"][0]["content"] for row in rows(folder, "arithmetic.heldout")}
+    practice = rows(folder, "arithmetic.practice")
+    assert len(practice) == 60 and not asked & {row["messages"][0]["content"] for row in practice}
 
 
 def test_preferences_prefer_what_is_right_and_polite(folder: Path) -> None:

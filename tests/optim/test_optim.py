@@ -126,3 +126,20 @@ def test_a_kept_state_goes_on_as_if_never_kept(optimizer):  # type: ignore[no-un
             chosen.step(0.7)
     for x, y in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_parameters_with_a_rate_and_a_decay_of_their_own(optimizer):  # type: ignore[no-untyped-def]
+    model = Small()
+    name, own = next((name, p) for name, p in model.named_parameters() if name == "blocks.0.weight")
+    group = {"params": [own], "lr": 0.5, "weight_decay": 0.25}
+    settings = Optim(optimizer=optimizer, lr=0.1, matrix_lr=0.1, weight_decay=0.9, eps=1e-12)
+    chosen = Optimizers(model, settings, own=[group])
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    chosen.step(0.5)  # AdamW's first step is as long as its rate
+    for each, parameter in model.named_parameters():
+        wanted = before[each] * (1 - 0.25 * 0.25) - 0.25 if each == name else before[each] - 0.05
+        torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-4, atol=1e-5)
+    assert sum(key.startswith("0/") or key.startswith("1/") for key in chosen.tensors()) == len(chosen.tensors())

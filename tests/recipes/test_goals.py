@@ -23,6 +23,8 @@ FIGURES = {"a": {"loss": 2.0, "ok": True, "nan": math.nan, "after.share": 0.9}, 
         ("loss", "<= 0.5 * b.loss", 1.5, False),
         ("loss", "<= 0.7*b.loss", 2.1, True),
         ("loss", "> a.after.share", 0.9, True),
+        ("loss", "<= b.loss - 1.5", 1.5, False),
+        ("loss", "< 0.5 * b.loss + .75", 2.25, True),
         ("after.share", ">= 0.9", 0.9, True),
         ("ok", "== 1", 1.0, True),
         ("nan", "<= 5", 5.0, False),
@@ -45,7 +47,9 @@ def test_a_skipped_stages_own_goal_is_not_judged():
     assert goal is not None and judge("skipped", goal, FIGURES).reached is None
 
 
-@pytest.mark.parametrize("text", ["", "0.9", "=< 3", "<= ", "<= loss", "<= 2 b.loss", "<= b.loss * 2", "< 1 or > 2"])
+@pytest.mark.parametrize(
+    "text", ["", "0.9", "=< 3", "<= ", "<= loss", "<= 2 b.loss", "<= b.loss * 2", "< 1 or > 2", "< b.loss +", "< 1 + 2"]
+)
 def test_what_is_no_goal(text: str):
     assert parse("loss", text) is None
 

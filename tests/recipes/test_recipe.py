@@ -132,7 +132,7 @@ def test_the_packages_recipes(name: str):
         assert isinstance(stage, Stage) and isinstance(stage.chapter, dict) and set(stage.chapter) == set(LANGUAGES)
         for path in stage.reads:  # a stage reads what an earlier one made, an input, or the model
             assert path.startswith("{dir}/") is False or any(path.startswith(before) for before in made), path
-        for template in [stage.flags["out"], *stage.reads]:
-            assert "{dir}" in template or template.strip("{}") in {*recipe.inputs, "model"}
+        for template in [*([stage.flags["out"]] if stage.makes else []), *stage.reads]:
+            assert any(f"{{{name}}}" in template for name in {*recipe.inputs, "dir", "model"})
         made += stage.makes
-    assert {show.unit for stage in recipe.stages for show in stage.shows} >= {"bits/byte"}
+    assert any(stage.shows for stage in recipe.stages)

@@ -12,7 +12,7 @@ FLOORS = (
     ("config", "device", "runs", "checkpoint", "metrics"),
     ("tokenize", "nn", "optim", "hub"),
     ("data", "models"),
-    ("score", "bits", "grades", "adapt", "compress", "decode"),
+    ("score", "tokenwise", "bits", "grades", "adapt", "compress", "decode", "rewards"),
     ("train", "worlds", "evaluate", "inspect", "prompt", "rag"),
     ("serve", "laws", "recipes", "verify", "yardstick", "language_model"),
     ("cli",),

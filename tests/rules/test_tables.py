@@ -10,6 +10,13 @@ from tests.rules.sources import ROOT, tree
 # The table's module and name, and the test file whose property test takes its cases from the table.
 TABLES = (
     ("amauta.losses.preference", "PREFERENCE_LOSSES", "tests/losses/test_preference.py"),
+    ("amauta.losses.preference", "UNPAIRED_LOSSES", "tests/losses/test_preference.py"),
+    ("amauta.losses.policy", "GROUP_ADVANTAGES", "tests/losses/test_policy.py"),
+    ("amauta.losses.policy", "AGGREGATIONS", "tests/losses/test_policy.py"),
+    ("amauta.train.policy.settings", "METHODS", "tests/train/policy/test_step.py"),
+    ("amauta.verify.settings", "PREFERENCES", "tests/verify/test_oracle.py"),
+    ("amauta.verify.settings", "POLICIES", "tests/verify/test_oracle.py"),
+    ("amauta.worlds.settings", "METHOD_NAMES", "tests/worlds/test_gridworld.py"),
     ("amauta.prompt.methods", "METHODS", "tests/prompt/test_run.py"),
     ("amauta.prompt.conditions", "CHANGES", "tests/prompt/test_labels.py"),
     ("amauta.decode.filters.filters", "FILTERS", "tests/decode/filters/test_filters.py"),

@@ -10,7 +10,8 @@ import pytest
 from amauta import config
 from amauta.tokenize.tokenizer import Tokenizer
 from amauta.tokenize.train import train_bpe
-from amauta.train.settings import Prefer, Pretrain, Sft
+from amauta.train.prefer.settings import Prefer
+from amauta.train.settings import Pretrain, Sft
 
 LOOP = {"rows": 4, "device": "cpu", "dtype": "f32", "compile": False, "seed": 3}
 SHAPE = {"width": 32, "layers": 2, "heads": 2, "context": 48}
@@ -39,14 +40,14 @@ class Tiny:
 
     def sft(self, out: str, **changes: Any) -> Sft:
         values = {
-            "model": str(self.folder / "base"), "dialogues": [str(self.folder / "chats.jsonl")],
+            "model": str(self.folder / "base"), "data": [str(self.folder / "chats.jsonl")],
             "out": str(self.folder / out), "loop": LOOP | {"steps": 30},
         }  # fmt: skip
         return config.build(Sft, values, changes)
 
     def prefer(self, out: str, **changes: Any) -> Prefer:
         values = {
-            "model": str(self.folder / "base"), "preferences": [str(self.folder / "pairs.jsonl")],
+            "model": str(self.folder / "base"), "data": [str(self.folder / "pairs.jsonl")],
             "out": str(self.folder / out), "loop": LOOP | {"steps": 30},
         }  # fmt: skip
         return config.build(Prefer, values, changes)

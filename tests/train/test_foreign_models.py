@@ -20,7 +20,7 @@ from amauta.models.spec import Reformer, Spec
 from amauta.runs import Run
 from amauta.tokenize.files import load_tokenizer
 from amauta.train.dialogues import prepare_preferences
-from amauta.train.prefer import prefer
+from amauta.train.prefer.run import prefer
 from amauta.train.preflight import check_spec
 from amauta.train.pretrain import pretrain
 from amauta.train.replay import Replay, replay

@@ -21,7 +21,8 @@ from amauta.score import batch_logprobs
 from amauta.tokenize.chat import render
 from amauta.tokenize.tokenizer import Tokenizer
 from amauta.train.dialogues import prepare_dialogues, prepare_preferences
-from amauta.train.prefer import pair_logprobs, policy_pairs, prefer
+from amauta.train.prefer.run import prefer
+from amauta.train.prefer.steps import pair_logprobs, policy_pairs
 from amauta.train.preflight import check_model
 from amauta.train.pretrain import causal_step, pretrain
 from amauta.train.sft import sft

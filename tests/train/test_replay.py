@@ -5,7 +5,7 @@ import torch
 
 from amauta.base.errors import RunError
 from amauta.train import loop
-from amauta.train.prefer import prefer
+from amauta.train.prefer.run import prefer
 from amauta.train.pretrain import pretrain
 from amauta.train.replay import Replay, replay
 from amauta.train.sft import sft

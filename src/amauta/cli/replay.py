@@ -12,6 +12,10 @@ def _show(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         text = "".join(f"⟦{piece}⟧" if carries else piece for piece, carries in row["spans"])
         lines += ["", ", ".join(row["records"]), text]
+        if "rewards" in row:  # an answer of policy optimisation
+            parts = ", ".join(f"{name} {value}" for name, value in row["rewards"].items())
+            worth = " ".join(f"{value:+.3g}" for value in row["advantages"])
+            lines += [f"reward: {row['reward']} ({parts})", f"advantages: {worth}"]
     return "\n".join(lines)
 
 

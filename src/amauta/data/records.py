@@ -3,6 +3,7 @@
 | shape | fields | read by | as |
 |---|---|---|---|
 | preference | ``chosen rejected`` and ``prompt``, or ``instruction`` (``input``), or neither | preference_of | see there |
+| ranking | ``prompt completions`` and ``ranks`` or ``scores``, or neither | rankings.ranking_of | see there |
 | messages | ``messages`` [{role, content}] | messages_of | as it stands |
 | sharegpt | ``conversations`` [{from, value}] | messages_of | human user, gpt assistant, system, tool |
 | unpaired | ``prompt completion label`` (true or false) | unpaired_of | an answer that is wanted or not |
@@ -16,22 +17,35 @@ Where a row fits several shapes, each reader takes the topmost that it reads: a 
 read from ``messages``, and ``output`` beside ``chosen`` and ``rejected`` counts for messages_of alone. A field that is
 null counts as missing (Parquet fills gaps so). ``answers`` is a text, a list of texts, or SQuAD's {"text": [texts]}.
 A row with ``choices`` is no question: without them it could not be answered. Fields not named here pass untouched.
+
+``dialogue_of`` reads what messages_of reads, and with it ``tools`` (a list of JSON schemas, or that list as a text) and
+the ``tool_calls`` of the assistant's messages, whose ``content`` may then be null.
 """  # noqa: E501
 
+import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from amauta.base.errors import DataError
 from amauta.base.messages import say
 from amauta.data.read import Row, excerpt
 
-Message = dict[str, str]  # {"role": one of ROLES, "content": text}
+Message = dict[str, Any]  # {"role": one of ROLES, "content": text}, and tool_calls where they were asked for
 ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT = {"human": "user", "gpt": "assistant"} | {role: role for role in ROLES}
 _HH = {"Human": "user", "Assistant": "assistant"}
 _HH_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant): ?")
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Messages to learn from: those of the assistant from number ``first`` (from 0) on; ``tools`` it may call."""
+
+    messages: list[Message]
+    first: int = 0
+    tools: list[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,17 +102,34 @@ def text_of(row: Row) -> str:
 def messages_of(row: Row) -> list[Message]:
     """The dialogue of a row, as fresh {"role", "content"} messages (shapes messages to question, but not unpaired).
 
-    Raises DataError: no dialogue in the row, a role that is not known, a content that is no text, no assistant turn
-    with a text in it.
+    Raises DataError: no dialogue in the row, a role that is not known, a content that is no text, tool calls, no
+    assistant turn with a text in it.
     """
+    return _dialogue(row, "messages_of", calls=False).messages
+
+
+def dialogue_of(row: Row) -> Dialogue:
+    """The dialogue of a row as ``messages_of`` reads it, with its tools and tool calls. What stands in the ``prompt``
+    of a completion is not there to be learnt, the assistant's turns in it included.
+
+    Raises DataError as ``messages_of``, and where ``tools`` are no list of objects.
+    """
+    found = _dialogue(row, "messages_of", calls=True)
+    return replace(found, tools=_tools(row))
+
+
+def _dialogue(row: Row, reading: str, *, calls: bool) -> Dialogue:
     value = _fields(row)
+    first = 0
     shape = next((name for name in _DIALOGUES if SHAPES[name](value)), None)
     if shape == "messages":
-        dialogue = _messages(row, "messages")
+        dialogue = _messages(row, "messages", calls=calls)
     elif shape == "sharegpt":
-        dialogue = _messages(row, "conversations")
+        dialogue = _messages(row, "conversations", calls=calls)
     elif shape == "completion":
-        dialogue = _turns(row, "prompt", "user") + _turns(row, "completion", "assistant")
+        dialogue = _turns(row, "prompt", "user", calls=calls)
+        first = len(dialogue)
+        dialogue = dialogue + _turns(row, "completion", "assistant", calls=calls)
     elif shape == "alpaca":
         dialogue = [_instruction(row), _message("assistant", _string(row, "output"))]
     elif shape == "question":
@@ -106,10 +137,36 @@ def messages_of(row: Row) -> list[Message]:
         content = f"{asked.context}\n\n{asked.question}" if asked.context else asked.question
         dialogue = [_message("user", content), *(_message("assistant", answer) for answer in asked.answers[:1])]
     else:
-        raise _unknown(row, "messages_of")
-    if not any(message["role"] == "assistant" and message["content"].strip() for message in dialogue):
+        raise _unknown(row, reading)
+    answers = (one for one in dialogue[first:] if one["role"] == "assistant")
+    if not any(one["content"].strip() or one.get("tool_calls") for one in answers):
         raise _fault(row, "data.no-assistant")
-    return dialogue
+    return Dialogue(dialogue, first)
+
+
+def prompt_of(row: Row) -> list[Message]:
+    """What is to be answered: the turns before a row's answer, whether it holds one or not (every shape but labelled
+    and text, and ``prompt`` or ``instruction`` alone).
+
+    Raises DataError: nothing of the kind in the row, or no turn before the answer.
+    """
+    value = _fields(row)
+    if "prompt" in value:
+        turns = _turns(row, "prompt", "user")
+    elif "instruction" in value:
+        turns = [_instruction(row)]
+    elif SHAPES["preference"](value):
+        turns = preference_of(row).prompt
+    elif "messages" in value or "conversations" in value:
+        turns = _messages(row, "messages" if "messages" in value else "conversations")
+    elif SHAPES["question"](value):
+        turns = messages_of(row)
+    else:
+        raise _unknown(row, "prompt_of")
+    turns = turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
+    if not turns:
+        raise _fault(row, "data.no-prompt")
+    return turns
 
 
 def preference_of(row: Row) -> Preference:
@@ -206,22 +263,36 @@ def _instruction(row: Row) -> Message:
     return _message("user", _string(row, "instruction") + (f"\n\n{added}" if added else ""))
 
 
-def _turns(row: Row, field: str, role: str) -> list[Message]:
+def _tools(row: Row) -> list[Any] | None:
+    """The ``tools`` of a row; none and an empty list are the same."""
+    given = _fields(row).get("tools")
+    tools = given
+    if isinstance(given, str):
+        try:
+            tools = json.loads(given) if given.strip() else None
+        except ValueError:
+            raise _bad_field(row, "tools", say("data.want-tools")) from None
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(one, dict) for one in tools)):
+        raise _bad_field(row, "tools", say("data.want-tools"))
+    return tools or None
+
+
+def _turns(row: Row, field: str, role: str, *, calls: bool = False) -> list[Message]:
     """A field that holds a text (a turn of ``role``) or messages."""
     if isinstance(row.value[field], str):
         return [_message(role, row.value[field])]
-    return _messages(row, field)
+    return _messages(row, field, calls=calls)
 
 
-def _messages(row: Row, field: str) -> list[Message]:
-    """The messages of a field, checked: {role, content}, or ShareGPT's {from, value}."""
+def _messages(row: Row, field: str, *, calls: bool = False) -> list[Message]:
+    """The messages of a field, checked: {role, content}, or ShareGPT's {from, value}; with ``calls`` tool_calls too."""
     items = row.value[field]
     if not isinstance(items, list):
         raise _bad_field(row, field, say("data.want-messages"))
-    return [_checked(row, field, number, item) for number, item in enumerate(items, start=1)]
+    return [_checked(row, field, number, item, calls=calls) for number, item in enumerate(items, start=1)]
 
 
-def _checked(row: Row, field: str, number: int, item: Any) -> Message:
+def _checked(row: Row, field: str, number: int, item: Any, *, calls: bool = False) -> Message:
     place = f"{field}[{number}]"
     if not isinstance(item, dict):
         raise _bad_field(row, place, say("data.want-message"), item)
@@ -230,8 +301,13 @@ def _checked(row: Row, field: str, number: int, item: Any) -> Message:
     known = _SHAREGPT if foreign else {name: name for name in ROLES}
     if not isinstance(role, str) or role not in known:
         raise _fault(row, "data.bad-role", place=place, role=excerpt(role), roles=", ".join(known))
-    if item.get("tool_calls"):  # its text would be lost without a word
-        raise _bad_field(row, f"{place}.tool_calls", say("data.want-no-calls"), item["tool_calls"])
+    called = item.get("tool_calls")
+    if called and not calls:  # their text would be lost without a word
+        raise _bad_field(row, f"{place}.tool_calls", say("data.want-no-calls"), called)
+    if called and (known[role] != "assistant" or not isinstance(called, list)):
+        raise _bad_field(row, f"{place}.tool_calls", say("data.want-calls"), called)
+    if called:
+        return {**_message("assistant", content if isinstance(content, str) else ""), "tool_calls": called}
     if not isinstance(content, str):
         raise _bad_field(row, f"{place}.{'value' if foreign else 'content'}", say("data.want-text"), content)
     return _message(known[role], content)
@@ -285,6 +361,8 @@ READINGS = {
     "question, (context), answer",
     "preference_of": "prompt, chosen, rejected | chosen, rejected | instruction, (input), chosen, rejected",
     "unpaired_of": "prompt, completion, label",
+    "prompt_of": "prompt | instruction, (input) | messages | conversations | chosen, rejected | "
+    "question, (context), answer",
     "labelled_of": "text, (text_pair), label",
     "question_of": "question, (context), answers",
 }

@@ -94,12 +94,17 @@ def _lines(value: Any) -> list[str]:
     return [excerpt(value, _SHOWN)]
 
 
+def _messages(row: Row) -> list[records.Message]:
+    """A dialogue with its tool calls, as fine-tuning reads it."""
+    return records.dialogue_of(row).messages
+
+
 READERS: dict[str, Callable[[Row], Any]] = {
     "preference": records.preference_of,
-    "messages": records.messages_of,
-    "sharegpt": records.messages_of,
+    "messages": _messages,
+    "sharegpt": _messages,
     "unpaired": records.unpaired_of,
-    "completion": records.messages_of,
+    "completion": _messages,
     "alpaca": records.messages_of,
     "question": records.messages_of,
     "labelled": records.labelled_of,

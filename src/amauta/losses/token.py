@@ -33,7 +33,7 @@ def cross_entropy(
     ``z_loss · logsumexp²`` a token (Chowdhery et al. 2022, arXiv 2204.02311, section 5). ``dtype`` is that of the
     matrix products (f32 when left out); softmax and sums are f32. Work and memory are proportional to the tokens that
     carry a loss: logits of at most ``chunk`` rows exist at a time, and each is computed once, its gradient with it.
-    ``gradient`` may be a compiled ``chunk_gradient``; every call has the same shapes.
+    ``gradient`` may be ``dynamic_gradient``, or either of the two compiled; every call has the same shapes.
     """
     hidden, targets = _supervised(hidden, targets)
     kind = dtype or torch.float32
@@ -107,12 +107,13 @@ def _logits(rows: Tensor, table: Tensor, bias: Tensor | None, dtype: torch.dtype
 
 
 def chunk_gradient(
-    rows: Tensor, table: Tensor, ids: Tensor, z_loss: float, bias: Tensor | None = None
+    rows: Tensor, table: Tensor, ids: Tensor, z_loss: float, bias: Tensor | None = None, *, dynamic: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """One chunk, worked by hand: its loss and the loss's gradient in rows (n, D), table (V, D) and bias (V,), if there
     is one. IGNORE rows count nothing.
 
-    With p = softmax(z) and l = logsumexp(z): d loss/d z = p - onehot + 2·z_loss·l·p. Pure, so that it can be compiled.
+    With p = softmax(z), l = logsumexp(z) and the target's weight w: d loss/d z = w·(p - onehot) + 2·z_loss·l·p. w is 1,
+    or with ``dynamic`` the target's p, held fixed (``dynamic_gradient``). Pure, so that it can be compiled.
     """
     counts = (ids != IGNORE)[:, None]  # (n, 1)
     wanted = ids.clamp_min(0)[:, None]
@@ -120,13 +121,27 @@ def chunk_gradient(
     if bias is not None:
         logits = logits + bias.float()
     lse = logits.logsumexp(-1, keepdim=True)  # (n, 1)
-    loss = ((lse - logits.gather(1, wanted) + z_loss * lse.square()) * counts).sum()
-    slope = (logits - lse).exp() * (1 + 2 * z_loss * lse)
+    surprise = lse - logits.gather(1, wanted)  # (n, 1): -log p of the target
+    weight = (-surprise).exp() if dynamic else torch.ones_like(surprise)
+    loss = ((weight * surprise + z_loss * lse.square()) * counts).sum()
+    slope = (logits - lse).exp() * (weight + 2 * z_loss * lse)
     hit = torch.arange(table.shape[0], device=ids.device) == wanted
-    slope = (slope - hit.float()) * counts  # (n, V)
+    slope = (slope - weight * hit.float()) * counts  # (n, V)
     d_bias = None if bias is None else slope.sum(0)
     slope = slope.to(rows.dtype)
     return loss, slope @ table, slope.T @ rows, d_bias
+
+
+def dynamic_gradient(
+    rows: Tensor, table: Tensor, ids: Tensor, z_loss: float, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """As ``chunk_gradient`` for dynamic fine-tuning: a token's loss is ``-sg(p) log p`` with p the probability that the
+    model gives it and sg a stopped gradient (Wu et al. 2025, arXiv 2508.05629, eq. 9).
+
+    The paper sums over a sequence; here, as for every token loss, the sum is divided once by the supervised tokens of
+    the step.
+    """
+    return chunk_gradient(rows, table, ids, z_loss, bias, dynamic=True)
 
 
 ChunkGradient = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor | None]]  # the arguments of chunk_gradient

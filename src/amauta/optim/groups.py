@@ -1,5 +1,6 @@
 """Which parameter is changed how: the optimisers of a model, behind one small object."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ class Optimizers:
         *,
         splits: dict[Tensor, tuple[int, ...]] | None = None,
         muon_dtype: torch.dtype = torch.float32,
+        own: Sequence[dict[str, Any]] = (),  # AdamW's groups of parameters with a rate or a decay of their own
     ) -> None:
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        matrices = [p for name, p in trained.items() if p.dim() == 2 and "blocks." in name]
-        held = set(matrices)
+        apart = {p for group in own for p in group["params"]}
+        matrices = [p for name, p in trained.items() if p.dim() == 2 and "blocks." in name and p not in apart]
+        held = apart.union(matrices)
         others = [p for p in trained.values() if p not in held]
         self.names = {p: name for name, p in trained.items()}
         self.parameters = list(trained.values())
@@ -36,7 +39,7 @@ class Optimizers:
         else:
             adamw_groups.append({"params": matrices, "weight_decay": settings.weight_decay})
         self.members.append(torch.optim.AdamW(
-            adamw_groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True,
+            [*adamw_groups, *own], lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True,
         ))  # fmt: skip
         self.peaks = [[group["lr"] for group in member.param_groups] for member in self.members]
 

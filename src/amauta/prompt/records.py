@@ -20,9 +20,9 @@ from typing import Any
 
 from amauta.base.errors import DataError
 from amauta.base.seeds import derive
+from amauta.data.extract import decimal, label_in, words_in
 from amauta.data.read import Row, excerpt, read
 from amauta.grades import words_of
-from amauta.prompt.extract import decimal, label_in, words_in
 from amauta.prompt.task import Example, Task
 from amauta.prompt.template import LINES, QUESTION
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from amauta.prompt.extract import number_in, same_number
+from amauta.data.extract import number_in, same_number
 from amauta.prompt.template import QUESTION, Template
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from amauta.data.extract import decimal
 from amauta.prompt.asking import Asking
 from amauta.prompt.chain import Path, grow, paths_of
-from amauta.prompt.extract import decimal
 from amauta.prompt.outcome import Meter, Outcome
 from amauta.prompt.settings import Prompting
 from amauta.prompt.task import Example, Task

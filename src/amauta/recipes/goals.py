@@ -1,8 +1,8 @@
 """Goals: what the figures of a stage must reach, and what became of them.
 
-A goal is a comparison with a number, with another figure, or with a multiple of one:
+A goal is a comparison with a number, with another figure, or with a multiple of one, and more or less than it:
 
-    must = { accuracy = ">= 0.9", bits_per_byte = ["< ngram.bits_per_byte", "<= 1.15 * world.entropy"] }
+    must = { accuracy = [">= 0.9", ">= before.accuracy + 0.15"], bits_per_byte = "<= 1.15 * world.entropy" }
 
 A figure is written ``stage.metric``; a metric inside a table of the result is written with dots (``after.accuracy``).
 """
@@ -26,19 +26,20 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _GOAL = re.compile(
     rf"\s*(?P<compare><=|>=|==|<|>)\s*(?:(?P<number>{_NUMBER})|(?:(?P<factor>{_NUMBER})\s*\*\s*)?"
-    r"(?P<figure>[A-Za-z][\w-]*\.[\w.-]+))\s*"
+    r"(?P<figure>[A-Za-z][\w-]*\.[\w.-]+)(?:\s+(?P<sign>[-+])\s*(?P<shift>\d+\.?\d*|\.\d+))?)\s*"
 )
 
 
 @dataclass(frozen=True)
 class Goal:
-    """``metric compare (number | factor * figure)``."""
+    """``metric compare (number | factor * figure ± shift)``."""
 
     metric: str
     compare: str
     number: float | None
     factor: float
     figure: str | None
+    shift: float
     text: str
 
 
@@ -61,7 +62,8 @@ def parse(metric: str, text: str) -> Goal | None:
         return None
     number, factor = found["number"], found["factor"]
     return Goal(metric, found["compare"], None if number is None else float(number),
-                1.0 if factor is None else float(factor), found["figure"], text.strip())  # fmt: skip
+                1.0 if factor is None else float(factor), found["figure"],
+                float(f"{found['sign'] or ''}{found['shift'] or 0}"), text.strip())  # fmt: skip
 
 
 def goals_of(must: Mapping[str, str | list[str]]) -> list[Goal]:
@@ -105,6 +107,6 @@ def judge(stage: str, goal: Goal, figures: Figures) -> Verdict:
     bound = goal.number
     if goal.figure is not None:
         reference = look_up(figures, goal.figure)
-        bound = None if reference is None else goal.factor * reference
+        bound = None if reference is None else goal.factor * reference + goal.shift
     reached = None if skipped else value is not None and bound is not None and _COMPARE[goal.compare](value, bound)
     return Verdict(stage, goal.metric, goal.text, value, bound, reached)

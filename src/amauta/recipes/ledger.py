@@ -76,7 +76,7 @@ def fingerprint(stage: Stage, inputs: Given, model: str | None, folder: Path, ve
 
     The run's own folder does not count, so that a run may be moved; a file that is absent counts as absent.
     """
-    named: Given = {**inputs, "dir": ("{dir}",), "model": None if model is None else (model,)}
+    named: Given = {"model": None, **inputs, "dir": ("{dir}",)} | ({} if model is None else {"model": (model,)})
     real = real_blanks(inputs, model, folder)
     read = [[path, _content(path)] for path in fill(stage.reads, real) or []]
     names = fill(stage.reads, named) or []
@@ -91,8 +91,8 @@ def fingerprint(stage: Stage, inputs: Given, model: str | None, folder: Path, ve
 
 def real_blanks(inputs: Given, model: str | None, folder: Path) -> Given:
     """The values of all placeholders, with the run's folder as it was given."""
-    own: Given = {**inputs, "dir": (str(folder),), "model": None}
-    return {**own, "model": None if model is None else (fill(model, own),)}
+    own: Given = {"model": None, **inputs, "dir": (str(folder),)}
+    return own if model is None else {**own, "model": (fill(model, own),)}
 
 
 def put_aside(folder: Path, made: list[Path], kept_in: Path | None) -> bool:

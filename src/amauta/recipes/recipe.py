@@ -20,8 +20,8 @@
     floor = "world.entropy"                 # bits per byte below which nothing can come: a line in the chart
     chapter = {en = "…", es = "…"}          # what this stage does, for the report
 
-``{dir}`` is the run's folder, ``{model}`` the last published model that an earlier stage of this run makes, ``{name}``
-an input; ``{{`` and ``}}`` are braces.
+``{dir}`` is the run's folder, ``{model}`` the last published model that an earlier stage of this run makes (before the
+first one: the input of that name), ``{name}`` an input; ``{{`` and ``}}`` are braces.
 """
 
 import re
@@ -43,7 +43,7 @@ Given = Mapping[str, tuple[str, ...] | None]  # input -> its values, None when i
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(\w+)\}|[{}]")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _OWN = ("dir", "model")  # placeholders that are no inputs
-_TAKEN = (*_OWN, "set", "recipe", "command", "check_line", "config", "json", "debug", "help")  # no names of inputs
+_TAKEN = ("dir", "set", "recipe", "command", "check_line", "config", "json", "debug", "help")  # no names of inputs
 
 
 @dataclass(frozen=True)

@@ -69,12 +69,13 @@ class Dialogues:
         """As ``chat.render``. What stands before a message's content belongs to it: the begin token and a system
         message of the template's own to the first. Where the spans are not certain a role is "" and there is no loss.
 
-        Raises DataError with the template's words where it refuses, where it leaves a message out, and with
-        ``training`` where it is not certain which tokens the assistant writes.
+        Raises DataError with the template's words where it refuses, where it leaves out a message, a tool call or the
+        tools, and with ``training`` where it is not certain which tokens the assistant writes.
         """
         _check(messages, where)
         given = {"tools": tools, "variables": variables, "now": datetime.now(), "where": where}
         whole = self._lay(messages, reply=reply, **given)
+        self._no_tool_left_out(messages, whole, reply, given)
         for number, message in enumerate(messages):
             if whole.marked and number not in whole.seen and str(message.get("content") or "").strip():
                 raise DataError("tokenize.message-left-out", where=where, number=number + 1, role=message["role"],
@@ -87,6 +88,25 @@ class Dialogues:
         if training and not learnt:
             raise DataError("tokenize.no-assistant", where=where, count=len(messages))
         return self._encode(whole.text, bounds, learnt)
+
+    def _no_tool_left_out(self, messages: Sequence[Message], whole: _Text, reply: bool, given: dict[str, Any]) -> None:
+        """DataError where the text would be the same without the tools, or without a message's calls."""
+        for number, message in enumerate(messages):
+            if message.get("tool_calls"):
+                bare = {key: value for key, value in message.items() if key != "tool_calls"}
+                less = [*messages[:number], {**bare, "content": bare.get("content") or ""}, *messages[number + 1 :]]
+                if self._laid(less, reply, given) == whole.text:
+                    raise DataError("tokenize.calls-left-out", where=given["where"], number=number + 1,
+                                    template=self._template.where)  # fmt: skip
+        if given["tools"] and self._laid(messages, reply, {**given, "tools": None}) == whole.text:
+            raise DataError("tokenize.tools-left-out", where=given["where"], template=self._template.where)
+
+    def _laid(self, messages: Sequence[Message], reply: bool, given: dict[str, Any]) -> str | None:
+        """The text of messages, or None where the template refuses them."""
+        try:
+            return self._lay(messages, reply=reply, **given).text
+        except DataError:
+            return None
 
     def ending(self) -> int | None:
         """The special token with which the template ends an assistant's message, or None."""
@@ -105,7 +125,7 @@ class Dialogues:
             while span < len(learnt) and start >= learnt[span][1]:
                 span += 1
             loss = span < len(learnt) and max(end, start + 1) > learnt[span][0]
-            role = bounds[at][1] if at < len(bounds) else ""
+            role = "assistant" if loss else bounds[at][1] if at < len(bounds) else ""  # a tool call ends no content
             out.add([id], role, loss=loss)
         return out
 
@@ -157,11 +177,11 @@ class Dialogues:
         if start < len(asked):
             return None
         tail = self._tail("assistant")
-        if tail is None or not whole.text.startswith(tail, close):
+        if tail is None or messages[number].get("tool_calls") or not whole.text.startswith(tail, close):
             cut = self._lay(messages[: number + 1], reply=False, **given)
-            if number not in cut.contents:
+            if number not in cut.contents and number in whole.contents:
                 return None
-            tail = cut.text[cut.contents[number][1] :]
+            tail = cut.text[cut.contents[number][1] if number in cut.contents else close :]
             if not whole.text.startswith(tail, close):
                 return None
         ends = [found.end() for found in MARK.finditer(tail)]

@@ -61,6 +61,7 @@ class Work:
     describe: Callable[[Batch], str]  # names a batch's records in an error
     evaluate: Callable[[], dict[str, float]] | None = None
     sample: Callable[[], Sequence[tuple[str, str]]] | None = None
+    own: Sequence[dict[str, Any]] = ()  # AdamW's groups of parameters with a rate or a decay of their own
 
 
 def train(run: Run, work: Work, settings: Loop, optim: Optim) -> dict[str, Any]:
@@ -69,11 +70,12 @@ def train(run: Run, work: Work, settings: Loop, optim: Optim) -> dict[str, Any]:
     Raises RunError (loss or gradient not finite, with the batch named; the disk full during a checkpoint, the one
     before survives) and Interrupted (Ctrl-C or SIGTERM, after a checkpoint).
     """
-    optimizers = Optimizers(work.model, optim, splits=work.splits, muon_dtype=work.device.autocast or torch.float32)
+    dtype = work.device.autocast or torch.float32
+    optimizers = Optimizers(work.model, optim, splits=work.splits, muon_dtype=dtype, own=work.own)
     done = _restore(run, work, optimizers)
     rate = factor(optim, work.steps)
     model = work.model.compiled() if settings.compile else work.model
-    peak = matmul_peak(work.device.device, work.device.autocast or torch.float32)
+    peak = matmul_peak(work.device.device, dtype)
     save_every = settings.save_every or max(1, work.steps // 10)
     meter = _Meter(work.flops_per_token, peak)
     figures: dict[str, Any] = {}

@@ -21,7 +21,7 @@ from amauta.data.read import Reader, Row, read
 from amauta.data.records import text_of
 from amauta.device import Device
 from amauta.hub import Found, find_model
-from amauta.losses.token import chunk_gradient, cross_entropy
+from amauta.losses.token import chunk_gradient, cross_entropy, dynamic_gradient
 from amauta.metrics import progress
 from amauta.models import count
 from amauta.models.exchange.folder import write_model
@@ -161,9 +161,11 @@ def _causal(
     )
 
 
-def causal_step(device: Device, *, z_loss: float = 0.0, compiled: bool = False) -> Step:
-    """The step of next-token prediction, for batches whose targets say what counts: pretraining and fine-tuning."""
-    gradient = torch.compile(chunk_gradient, dynamic=False) if compiled else None
+def causal_step(device: Device, *, z_loss: float = 0.0, compiled: bool = False, dynamic: bool = False) -> Step:
+    """The step of next-token prediction, for batches whose targets say what counts: pretraining and fine-tuning,
+    ``dynamic`` fine-tuning too (``losses.token.dynamic_gradient``)."""
+    by_hand = dynamic_gradient if dynamic else chunk_gradient
+    gradient = torch.compile(by_hand, dynamic=False) if compiled else by_hand
 
     def step(model: nn.Module, batch: Batch) -> tuple[Tensor, int, dict[str, float]]:
         hidden = model(batch.ids, positions=batch.positions, documents=batch.documents)

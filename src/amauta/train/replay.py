@@ -16,11 +16,17 @@ from amauta.base.errors import RunError
 from amauta.config import Positional
 from amauta.metrics import read as read_journal
 from amauta.runs import Run
-from amauta.train.settings import Prefer, Pretrain, Sft
+from amauta.train.policy.settings import Policy
+from amauta.train.prefer.settings import Prefer
+from amauta.train.reward.settings import Reward
+from amauta.train.settings import Pretrain, Sft
 
 if TYPE_CHECKING:
     from amauta.hub import Found
     from amauta.models.spec import Spec
+
+# the settings of each kind of run, and the name that tells it in its file
+KINDS = ((Pretrain, "text"), (Reward, "centre"), (Prefer, "loss"), (Policy, "method"), (Sft, "data"))
 
 
 @dataclass(frozen=True)
@@ -36,28 +42,43 @@ def replay(settings: Replay) -> dict[str, Any]:
     """The rows of one step: ``rows`` [{records, text, tokens, supervised, spans}], ``loss`` as the journal has it.
 
     ``spans`` cuts a row's text into pieces ``[text, carries a loss]``, special tokens by name; padding is left out. For
-    pretraining and fine-tuning ``recomputed`` is the step's loss computed again, in f32, where the weights before the
-    step can be had: a checkpoint that was kept, or the first step. Raises RunError: no run there, no such step.
+    every kind of run ``recomputed`` is the step's loss computed again, in f32 (of preferences as the run computed),
+    where the weights before the step can be had: a checkpoint that was kept, or the first step. Of policy optimisation
+    each row is an answer with its rewards and advantages. Raises RunError: no run there, no such step.
     """
     run = Run(settings.run)
     if not run.config.exists():
         raise RunError("train.no-run", folder=settings.run)
     values = config.read_toml(run.config)
-    cls = next(
-        cls for cls, field in ((Pretrain, "text"), (Sft, "dialogues"), (Prefer, "preferences")) if field in values
-    )
+    cls = next(cls for cls, field in KINDS if field in values)
     made = config.build(cls, values, where=str(run.config))
     journal = [row for row in read_journal(run.metrics) if "loss" in row]
     if settings.step > len(journal):
         raise RunError("train.no-step", folder=settings.run, step=settings.step, steps=len(journal))
-    return _look(run, made, settings, journal[settings.step - 1])
+    if isinstance(made, Reward):
+        from amauta.train.reward.replay import replayed as look
+    elif isinstance(made, Policy):
+        from amauta.train.policy.replay import replayed as look
+    else:
+        look = _preferred if isinstance(made, Prefer) else _replayed
+    found = {"step": settings.step, "loss": journal[settings.step - 1]["loss"], **look(run, made, settings.step)}
+    supervised = sum(row["supervised"] for row in found["rows"])
+    return found | {"supervised": supervised, "rows": found["rows"][: settings.rows]}
 
 
-def _look(run: Run, made: Pretrain | Sft | Prefer, settings: Replay, told: dict[str, Any]) -> dict[str, Any]:
+def _preferred(run: Run, made: Prefer, step: int) -> dict[str, Any]:
+    from amauta.train.prefer.replay import replayed
+
+    tokenizer, names, batches, told = replayed(run, made, step)
+    rows = [_row(batch, r, names, tokenizer) for batch in batches for r in range(len(batch.units)) if batch.units[r]]
+    return told | {"rows": rows}
+
+
+def _replayed(run: Run, made: Pretrain | Sft, step: int) -> dict[str, Any]:
     from amauta.data.batches import Collate, Listed, PackedBatches, Units, collate
     from amauta.hub import find_model
     from amauta.models.exchange.opening import needed_tokenizer, spec_of
-    from amauta.train.dialogues import prepare_dialogues, prepare_preferences
+    from amauta.train.dialogues import prepare_dialogues
     from amauta.train.pretrain import spec_for, tokenizer_for
     from amauta.train.start import LONGEST_ROW
 
@@ -74,21 +95,19 @@ def _look(run: Run, made: Pretrain | Sft | Prefer, settings: Replay, told: dict[
         assert base is not None
         tokenizer, spec = needed_tokenizer(base), spec_of(base)
         length = made.length or min(spec.context, LONGEST_ROW)
-        prepare = prepare_dialogues if isinstance(made, Sft) else prepare_preferences
-        patterns = made.dialogues if isinstance(made, Sft) else made.preferences
-        prepared = prepare(patterns, tokenizer, length=length, too_long=made.too_long, may_skip=made.may_skip)
+        prepared = prepare_dialogues(
+            made.data, tokenizer, length=length, too_long=made.too_long, may_skip=made.may_skip, loss_on=made.loss_on
+        )
         units, names = Listed(prepared.units), prepared.places
     loop = made.loop
     stream = PackedBatches(units, rows=loop.rows, length=length, seed=loop.seed, collate=laying)
-    stream.seek((settings.step - 1) * loop.accumulate)
+    stream.seek((step - 1) * loop.accumulate)
     batches = [next(stream) for _ in range(loop.accumulate)]
-    found: dict[str, Any] = {"step": settings.step, "loss": told["loss"]}
-    if not isinstance(made, Prefer):
-        again = _recomputed(run, made, base, spec, settings.step, batches)
-        found |= {} if again is None else {"recomputed": again}
+    again = _recomputed(run, made, base, spec, step, batches)
+    found = {} if again is None else {"recomputed": again}
     row = _row if laying is collate else _corrupted_row
     rows = [row(batch, r, names, tokenizer) for batch in batches for r in range(len(batch.units)) if batch.units[r]]
-    return found | {"supervised": sum(row["supervised"] for row in rows), "rows": rows[: settings.rows]}
+    return found | {"rows": rows}
 
 
 def _stored(run: Run, made: Pretrain, tokenizer: Any, spec: "Spec", length: int) -> tuple[Any, Any]:
@@ -179,7 +198,7 @@ def _recomputed(
     if isinstance(made, Pretrain) and made.objective.objective != "causal":
         trained, work = stepping(made.objective, model, made.loop.seed, device)
     else:
-        trained, work = model, causal_step(device)
+        trained, work = model, causal_step(device, dynamic=isinstance(made, Sft) and made.dft)
     if step > 1:
         if step - 1 not in run.complete_checkpoints():
             return None

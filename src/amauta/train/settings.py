@@ -70,36 +70,28 @@ TooLong = Literal["drop", "cut", "error"]
 TOO_LONG = "records longer than a row: drop them, cut their end, or stop; always counted"
 
 
+TooLongDialogue = Literal["drop", "cut", "split", "error"]
+LossOn = Literal["answers", "last", "all"]
+
+
 @dataclass(frozen=True)
 class Sft:
     """Training on demonstrations: only what the assistant says carries a loss."""
 
     model: Annotated[str, Doc(f"the model to start from: {ANY_MODEL}")]
-    dialogues: Annotated[tuple[str, ...], Doc("messages, prompt/completion, Alpaca or ShareGPT records")]
+    data: Annotated[tuple[str, ...], Doc("messages, prompt/completion, Alpaca or ShareGPT records")]
     out: Annotated[Path, Doc("folder of the run")]
     heldout: Annotated[tuple[str, ...], Doc("dialogues that are only scored")] = ()
+    loss_on: Annotated[
+        LossOn, Doc("what carries a loss: all answers (of a completion's record, those in it), the last one, or all")
+    ] = "answers"
+    dft: Annotated[bool, Doc("weigh each token's loss by the probability that the model gives it (DFT)")] = False
     length: Annotated[int | None, Doc("tokens of a row, T; the model's context, at most 2048, when left out")] = None
-    too_long: Annotated[TooLong, Doc(TOO_LONG)] = "drop"
+    too_long: Annotated[
+        TooLongDialogue,
+        Doc("records longer than a row: drop them, cut their end, split them into rows, or stop; always counted"),
+    ] = "drop"
     prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after")] = ()
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
     loop: Loop = field(default_factory=lambda: Loop(rows=8, epochs=3.0))
     optim: Optim = field(default_factory=lambda: Optim(optimizer="adamw", lr=3e-4))
-
-
-@dataclass(frozen=True)
-class Prefer:
-    """Direct preference optimisation on pairs of answers."""
-
-    model: Annotated[str, Doc(f"the model to start from and to compare with: {ANY_MODEL}")]
-    preferences: Annotated[tuple[str, ...], Doc("prompt/chosen/rejected records")]
-    out: Annotated[Path, Doc("folder of the run")]
-    heldout: Annotated[tuple[str, ...], Doc("pairs that are only scored")] = ()
-    loss: Annotated[str, Doc("the preference loss")] = "dpo"
-    beta: Annotated[float, Gt(0), Doc("how strongly the reference holds the policy back")] = 0.1
-    label_smoothing: Annotated[float, Ge(0), Doc("dpo: share of pairs believed to be the wrong way round")] = 0.0
-    length: Annotated[int | None, Doc("tokens of a row, T; the model's context, at most 2048, when left out")] = None
-    too_long: Annotated[TooLong, Doc(TOO_LONG)] = "drop"
-    prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after")] = ()
-    may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
-    loop: Loop = field(default_factory=lambda: Loop(rows=8))
-    optim: Optim = field(default_factory=lambda: Optim(optimizer="adamw", lr=1e-4, weight_decay=0.0))

@@ -1,5 +1,8 @@
 """Supervised fine-tuning: next-token prediction on dialogues, with a loss on the assistant's turns only
 (Ouyang et al. 2022, arXiv 2203.02155, section 3.5). Dialogues are packed; they cannot see each other.
+
+With ``dft`` a token's loss is weighed by its own probability (Wu et al. 2025, arXiv 2508.05629); held-out losses stay
+those of plain cross-entropy, so that the two can be compared.
 """
 
 from typing import Any
@@ -29,12 +32,13 @@ def sft(settings: Sft) -> dict[str, Any]:
 
     def prepared(patterns: tuple[str, ...]) -> Prepared:
         made = prepare_dialogues(
-            patterns, tokenizer, length=length, too_long=settings.too_long, may_skip=settings.may_skip
-        )
+            patterns, tokenizer, length=length, too_long=settings.too_long, may_skip=settings.may_skip,
+            loss_on=settings.loss_on,
+        )  # fmt: skip
         check_units(made.units, vocabulary=model.spec.vocabulary, ends=tokenizer.stops, where=", ".join(patterns))
         return made
 
-    made = prepared(settings.dialogues)
+    made = prepared(settings.data)
     heldout = prepared(settings.heldout) if settings.heldout else None
     stream, steps = stream_and_steps(Listed(made.units), loop, length)
 
@@ -49,7 +53,7 @@ def sft(settings: Sft) -> dict[str, Any]:
 
     work = Work(
         model=model,
-        step=causal_step(device, compiled=loop.compile),
+        step=causal_step(device, compiled=loop.compile, dynamic=settings.dft),
         stream=stream,
         steps=steps,
         device=device,
@@ -60,5 +64,5 @@ def sft(settings: Sft) -> dict[str, Any]:
         sample=sampler(model, tokenizer, questions(tokenizer, settings.prompts)),
     )
     result = {**train(run, work, loop, settings.optim), **made.counts()}
-    files = read(settings.dialogues).files
+    files = read(settings.data).files
     return conclude(run, settings, model, tokenizer, result, parent=base.parent, files=files)

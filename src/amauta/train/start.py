@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -152,11 +152,15 @@ def conclude(
     *,
     parent: Found | None,
     files: Sequence[Path],
+    generation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the finished model's folder (weights, tokenizer, card) whole or not at all, then what the run returns.
 
     The stage that the card names is that of the settings; the result's file is the mark of a finished run.
+    ``generation`` is what generation_config.json keeps, the parent's when left out.
     """
+    if generation is None:
+        generation = generation_of(parent) if parent else None
     card = {
         "stage": type(settings).__name__.lower(),
         "made_by": f"amauta {__version__}",
@@ -167,7 +171,7 @@ def conclude(
     }
 
     def write(made: Path) -> None:
-        write_model(model.eval(), tokenizer, made, generation=generation_of(parent) if parent else None)
+        write_model(model.eval(), tokenizer, made, generation=generation)
         write_atomically(made / "card.json", json.dumps(plain(card), indent=1, ensure_ascii=False) + "\n")
 
     write_folder(run.model, write)

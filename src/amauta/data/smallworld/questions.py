@@ -1,6 +1,6 @@
 """What is asked about the small world: facts, sums and preferences, split so that held-out facts are never asked."""
 
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, count, islice
 from random import Random
 from typing import Any
 
@@ -97,8 +97,9 @@ class Questions:
                          "fact": fact.id, "kind": "fact", "tone": tone, "language": language})  # fmt: skip
         return rows
 
-    def arithmetic(self) -> tuple[list[Row], list[Row]]:
-        """(training, held-out) worked sums. A held-out pair of operands is never asked in training, in either order.
+    def arithmetic(self) -> tuple[list[Row], list[Row], list[Row]]:
+        """(training, held-out, practice) worked sums. A held-out pair of operands is never asked in training, in either
+        order; practice asks for held-out pairs in words that no held-out question has.
 
         The pairs themselves stand in the documents (school sums), as the facts do.
         """
@@ -110,9 +111,14 @@ class Questions:
             for pair in pairs:
                 splits[pair in held].append((operation, pair))
         counts = (self.settings.arithmetic, self.settings.heldout_arithmetic)
-        train, heldout = ([self._sum(*row, random) for row in self._deal(rows, count, False, random)]
-                          for rows, count in zip(splits, counts, strict=True))  # fmt: skip
-        return train, heldout
+        train, heldout = ([self._sum(*row, random) for row in self._deal(rows, number, False, random)]
+                          for rows, number in zip(splits, counts, strict=True))  # fmt: skip
+        asked = {row["messages"][0]["content"] for row in heldout}
+        random = self.random("practice")
+        every = (pair for _ in count() for pair in random.sample(splits[1], len(splits[1])))
+        drawn = (self._sum(*pair, random) for pair in every)
+        fresh = (row for row in drawn if row["messages"][0]["content"] not in asked)
+        return train, heldout, list(islice(fresh, self.settings.practice))
 
     def preferences(self, facts: list[Fact], count: int, purpose: str) -> list[Row]:
         """``count`` pairs, in turn: polite against rude or plain (both right), and right against wrong (both polite).

@@ -30,6 +30,7 @@ class SmallWorld:
     heldout_dialogues: Annotated[int, Gt(0), Doc("held-out questions about facts that training never asks")] = 200
     arithmetic: Annotated[int, Gt(0), Doc("training dialogues with worked sums")] = 1_500
     heldout_arithmetic: Annotated[int, Gt(0), Doc("held-out sums")] = 100
+    practice: Annotated[int, Gt(0), Doc("other questions about held-out sums, to be answered for a reward")] = 1_000
     preferences: Annotated[int, Gt(0), Doc("training preference pairs")] = 2_000
     heldout_preferences: Annotated[int, Gt(0), Doc("held-out preference pairs")] = 200
     labels: Annotated[int, Gt(0), Doc("training rows of each labelled set")] = 1_500

@@ -101,13 +101,14 @@ def _row(name: str, drawn: Derivation) -> Row:
 
 
 def _asked(settings: SmallWorld, questions: Questions) -> dict[str, list[Row]]:
-    sums, heldout_sums = questions.arithmetic()
+    sums, heldout_sums, practice = questions.arithmetic()
     held = questions.held
     return {
         "dialogues.train": questions.facts(questions.asked, settings.dialogues, "train"),
         "dialogues.heldout": questions.facts(held, settings.heldout_dialogues, "heldout"),
         "arithmetic.train": sums,
         "arithmetic.heldout": heldout_sums,
+        "arithmetic.practice": practice,
         "preferences.train": questions.preferences(questions.asked, settings.preferences, "train"),
         "preferences.heldout": questions.preferences(held, settings.heldout_preferences, "heldout"),
     }

@@ -38,7 +38,7 @@ def page(tree: Tree, language: str | None = None) -> str:
         outline=_markup(_outline(tree, speak)), many=len(tree.nodes) > MANY,
         style=_markup(_asset("page.css")), script=_markup(_asset("page.js")),
         script_hash=base64.b64encode(hashlib.sha256(_asset("page.js").encode()).digest()).decode(),
-        data=_markup(_harmless(data)),
+        data=_markup(harmless(data)),
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def _markup(ready: str) -> Any:
     return Markup(ready)  # our own files, and what was escaped in here
 
 
-def _harmless(data: Any) -> str:
+def harmless(data: Any) -> str:
     """JSON that cannot end the script element that it stands in."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

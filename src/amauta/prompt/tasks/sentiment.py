@@ -7,7 +7,7 @@ sentence stands among demonstrations and examples both.
 import random
 
 from amauta.base.seeds import derive
-from amauta.prompt.extract import label_in
+from amauta.data.extract import label_in
 from amauta.prompt.task import Example, Task
 from amauta.prompt.template import LINES
 

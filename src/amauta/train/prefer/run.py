@@ -1,149 +1,174 @@
-"""Preference optimisation on pairs of answers, by any loss of ``losses/preference.py``.
+"""Preference optimisation: by any loss of ``losses/preference.py``, or token by token (``tokenwise.py``).
 
-The policy and the reference start as one model. The reference's log-probs do not change, so they are computed once,
-before the first step, and no second model is held.
+The policy and its reference start as one model, unless another is named. The reference's log-probs do not change, so
+they are computed once, before the first step, and kept; where a loss asks for no more, no second model is held.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from amauta.base.errors import ConfigError
-from amauta.base.messages import say
-from amauta.base.names import did_you_mean
-from amauta.data.batches import Batch, Listed, Piece
+from amauta.data.batches import Listed, Piece
 from amauta.data.read import read
-from amauta.device import Device
-from amauta.losses.preference import PREFERENCE_LOSSES
-from amauta.metrics import console
+from amauta.losses.preference import UNPAIRED_LOSSES, kto_baseline
+from amauta.metrics import newest
+from amauta.metrics import read as read_journal
 from amauta.models import count
-from amauta.models.transformer import Transformer
-from amauta.score import batch_logprobs, piece_sums, sequence_logprobs
+from amauta.runs import Run
+from amauta.tokenize.either import AnyTokenizer
 from amauta.train.dialogues import Prepared, prepare_preferences
-from amauta.train.loop import Step, Work, train
+from amauta.train.loop import Work, train
+from amauta.train.prefer import diagnosis
+from amauta.train.prefer.method import Method
+from amauta.train.prefer.reference import Reference, reference_of
+from amauta.train.prefer.settings import TOKENWISE, Prefer
+from amauta.train.prefer.steps import answer_lengths, answer_logprobs, choose_loss, figures, preference_step
+from amauta.train.prefer.tokenwise import tokenwise
+from amauta.train.prefer.unpaired import Known, Singles, check_balance, prepare_unpaired, single_figures, unpaired_step
 from amauta.train.preflight import check_units
-from amauta.train.settings import Prefer
-from amauta.train.start import conclude, load_base, open_run, questions, sampler, stream_and_steps
+from amauta.train.start import SAMPLE_TOKENS, Base, conclude, load_base, open_run, questions, sampler, stream_and_steps
 
-Loss = Callable[..., Tensor]
+UNPAIRED = tuple(loss.__name__ for loss in UNPAIRED_LOSSES)
+Evaluate = Callable[[], dict[str, float]]
 
 
 def prefer(settings: Prefer) -> dict[str, Any]:
-    """Train on preference pairs and leave the model in ``out/model``; returns the run's figures.
+    """Train on preferences and leave the model in ``out/model``; returns the run's figures.
 
     ``accuracy`` is the share of pairs whose chosen answer has the larger implicit reward β·log(π/π_ref), ``margin``
-    the mean difference of the two. Raises DataError, ModelError, ConfigError, RunError, Interrupted.
+    the mean difference of the two. ``diagnosis`` says whether it worked, and what to do where it did not. Raises
+    DataError, ModelError, ConfigError, RunError, Interrupted.
     """
-    loss, needs_reference = choose_loss(settings)
+    if not compares(settings) and settings.reference is not None:
+        raise ConfigError("prefer.reference-unused", loss=settings.loss)
     run, finished = open_run(settings, settings.loop, settings.out)
     if finished is not None:
         return finished
     base = load_base(settings.model, settings.length, settings.loop)
-    tokenizer, model, length, device, loop = base.tokenizer, base.model, base.length, base.device, base.loop
-
-    def prepared(patterns: tuple[str, ...]) -> Prepared:
-        made = prepare_preferences(
-            patterns, tokenizer, length=length, too_long=settings.too_long, may_skip=settings.may_skip
-        )
-        check_units(made.units, vocabulary=model.spec.vocabulary, ends=tokenizer.stops, where=", ".join(patterns))
-        return made
-
-    def logprobs(units: Sequence[Sequence[Piece]]) -> Tensor:
-        return pair_logprobs(model, units, rows=loop.rows, length=length, device=device)
-
-    made = prepared(settings.preferences)
-    heldout = prepared(settings.heldout) if settings.heldout else None
-    console.print(say("train.reference"), markup=False, soft_wrap=True)
-    reference = logprobs(made.units)
-    heldout_reference = logprobs(heldout.units) if heldout else None
-    stream, steps = stream_and_steps(Listed(made.units), loop, length)
-
-    def evaluate() -> dict[str, float]:
-        assert heldout is not None and heldout_reference is not None
-        figures = _figures(logprobs(heldout.units), heldout_reference, settings.beta)
-        return {f"heldout_{name}": value / len(heldout.units) for name, value in figures.items()}
-
+    model, length, loop = base.model, base.length, base.loop
+    reference = reference_of(settings.reference, base)
+    made = prepared(settings, settings.data, base.tokenizer, length, model.spec.vocabulary)
+    heldout = None
+    if settings.heldout:
+        heldout = prepared(settings, settings.heldout, base.tokenizer, length, model.spec.vocabulary)
+    probe = _probe(made, heldout)
+    before = reference_of(None, base).logprobs(probe.pieces).cpu().numpy()
+    room = max(model.spec.context - SAMPLE_TOKENS, model.spec.context // 2)
+    asked = questions(base.tokenizer, settings.prompts) or diagnosis.prompts_of(probe, base.tokenizer, room)
+    method = method_of(settings, base, reference, made)
+    stream, steps = stream_and_steps(Listed(made.units if method.units is None else method.units), loop, length)
     work = Work(
-        model=model,
-        step=preference_step(loss, reference if needs_reference else None, reference, settings.beta, device),
+        model=model if method.trained is None else method.trained,
+        step=method.step,
         stream=stream,
         steps=steps,
-        device=device,
+        device=base.device,
         flops_per_token=count.training_flops(model.spec, length),
         splits=model.packed_rows(),
         describe=made.describe,
-        evaluate=evaluate if heldout else None,
-        sample=sampler(model, tokenizer, questions(tokenizer, settings.prompts)),
+        evaluate=None if heldout is None else _evaluation(settings, base, reference, heldout),
+        sample=sampler(model, base.tokenizer, asked),
+        own=method.own,
     )
-    result = {**train(run, work, loop, settings.optim), **made.counts()}
-    files = read(settings.preferences).files
-    return conclude(run, settings, model, tokenizer, result, parent=base.parent, files=files)
+    del reference  # another model than the policy is no longer held, unless the step needs it
+    result = {**train(run, work, loop, settings.optim), **made.counts(), **method.facts, **method.finish()}
+    after = answer_logprobs(model, probe.pieces, rows=loop.rows, length=length, device=base.device).cpu().numpy()
+    result["diagnosis"] = _diagnosis(run, settings, probe, before, after)
+    files = read(settings.data).files
+    return conclude(run, settings, model, base.tokenizer, result, parent=base.parent, files=files)
 
 
-def choose_loss(settings: Prefer) -> tuple[Loss, bool]:
-    """The loss that the settings name, its knobs filled from them, and whether it needs a reference."""
-    table = {function.__name__: function for function in PREFERENCE_LOSSES}
-    if settings.loss not in table:
-        raise ConfigError("train.unknown-loss", name=settings.loss, hint=did_you_mean(settings.loss, table))
-    function = table[settings.loss]
-    parameters = inspect.signature(function).parameters
-    knobs = {name: getattr(settings, name) for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-
-    def loss(*logprobs: Tensor) -> Tensor:
-        return function(*logprobs, **knobs)
-
-    return loss, "ref" in parameters
+def compares(settings: Prefer) -> bool:
+    """Whether the loss compares the policy with a reference. ConfigError for a loss that nobody knows."""
+    return settings.loss in TOKENWISE or bool(choose_loss(settings)[1] & {"ref", "divergence"})
 
 
-def preference_step(loss: Loss, reference: Tensor | None, frozen: Tensor, beta: float, device: Device) -> Step:
-    """The step over packed pairs. ``reference`` (N, 2) goes into the loss, unless that takes none; ``frozen`` (N, 2)
-    only into the figures."""
-
-    def step(model: nn.Module, batch: Batch) -> tuple[Tensor, int, dict[str, float]]:
-        logprobs = batch_logprobs(model, batch, dtype=device.autocast)  # (B, T)
-        policy, units = policy_pairs(logprobs, batch)  # (P, 2)
-        start = frozen[units]
-        losses = loss(policy) if reference is None else loss(policy, reference[units])  # (P,)
-        return losses.sum(), len(losses), _figures(policy.detach(), start, beta)
-
-    return step
-
-
-def policy_pairs(logprobs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Token log-probs (B, T) summed over each answer: (P, 2), chosen first, and the unit of each pair (P,)."""
-    most = max(len(row) for row in batch.units)
-    sums = piece_sums(logprobs, batch.documents, 2 * most).view(len(batch.units), most, 2)
-    rows = [(r, k, unit) for r, row in enumerate(batch.units) for k, unit in enumerate(row)]
-    r, k, units = (torch.tensor(column, device=logprobs.device) for column in zip(*rows, strict=True))
-    return sums[r, k], units
+def prepared(
+    settings: Prefer, patterns: Sequence[str], tokenizer: AnyTokenizer, length: int, vocabulary: int
+) -> Prepared:
+    """The units of the records that ``patterns`` name, as the loss wants them, checked."""
+    how: dict[str, Any] = {"length": length, "too_long": settings.too_long, "may_skip": settings.may_skip}
+    if settings.loss in UNPAIRED:
+        made: Prepared = prepare_unpaired(patterns, tokenizer, **how, seed=settings.loop.seed)
+    else:
+        made = prepare_preferences(patterns, tokenizer, **how)
+    check_units(made.units, vocabulary=vocabulary, ends=tokenizer.stops, where=", ".join(patterns))
+    return made
 
 
-@torch.no_grad()
-def pair_logprobs(
-    model: Transformer, units: Sequence[Sequence[Piece]], *, rows: int, length: int, device: Device
-) -> Tensor:
-    """Summed log-probs of both answers of every pair, (N, 2) f32 on the model's device."""
-    pieces = [piece for unit in units for piece in unit]
-    sums = sequence_logprobs(
-        model, [piece.ids for piece in pieces], loss=[piece.loss for piece in pieces],
-        rows=rows, length=length, autocast=device.autocast,
-    )  # fmt: skip
-    return torch.from_numpy(sums.astype(np.float32)).view(-1, 2).to(device.device)
+def method_of(settings: Prefer, base: Base, reference: Reference, made: Prepared) -> Method:
+    """What the loss brings to the loop. The policy must not have learnt anything yet."""
+    if settings.loss in TOKENWISE:
+        return tokenwise(settings, base, reference, made, prefer)
+    loss, needs = choose_loss(settings)
+    if isinstance(made, Singles):
+        check_balance(made, settings.desirable, settings.undesirable)
+        step = unpaired_step(
+            loss, made, _known(reference, made), base.device, rows=base.loop.rows, length=base.length,
+            beta=settings.beta, sft_weight=settings.sft_weight,
+        )  # fmt: skip
+        return Method(step)
+    beside = None
+    if "divergence" in needs:
+        beside = reference.frozen()
+        beside = beside.compiled() if base.loop.compile else beside
+    ref = reference.pairs(made.units) if "ref" in needs else None
+    step = preference_step(
+        loss, needs, base.device, ref=ref, beside=beside, beta=settings.beta, sft_weight=settings.sft_weight
+    )
+    return Method(step)
 
 
-def _figures(policy: Tensor, reference: Tensor, beta: float) -> dict[str, float]:
-    """Sums over pairs (P, 2): implicit rewards of both sides, their margin, and how often it is positive."""
-    rewards = beta * (policy - reference)  # (P, 2)
-    margin = rewards[:, 0] - rewards[:, 1]
-    return {
-        "accuracy": float((margin > 0).sum()),
-        "margin": float(margin.sum()),
-        "chosen_reward": float(rewards[:, 0].sum()),
-        "rejected_reward": float(rewards[:, 1].sum()),
-        "chosen_logprob": float(policy[:, 0].sum()),
-        "rejected_logprob": float(policy[:, 1].sum()),
-    }
+def _evaluation(settings: Prefer, base: Base, reference: Reference, heldout: Prepared) -> Evaluate:
+    """Means of the figures over held-out records."""
+    pieces = [piece for unit in heldout.units for piece in unit]
+
+    def scored(pieces: Sequence[Piece]) -> Tensor:
+        return answer_logprobs(base.model, pieces, rows=base.loop.rows, length=base.length, device=base.device)
+
+    if isinstance(heldout, Singles):
+        known, others = _known(reference, heldout), heldout.others
+        wanted = torch.tensor(heldout.wanted, device=base.device.device)
+
+        def singles() -> dict[str, float]:
+            baseline = kto_baseline(scored(others), known.others)
+            found = single_figures(scored(pieces), known.own, wanted, baseline, settings.beta)
+            return {f"heldout_{name}": value for name, value in found.items()}
+
+        return singles
+    ref = reference.pairs(heldout.units) if compares(settings) and settings.loss != "sepo" else None
+    lengths = answer_lengths(pieces).view(-1, 2).to(base.device.device)
+
+    def pairs() -> dict[str, float]:
+        found = figures(scored(pieces).view(-1, 2), ref, lengths, settings.beta)
+        return {f"heldout_{name}": value / len(lengths) for name, value in found.items()}
+
+    return pairs
+
+
+def _known(reference: Reference, made: Singles) -> Known:
+    return Known(reference.logprobs([piece for unit in made.units for piece in unit]), reference.logprobs(made.others))
+
+
+def _probe(made: Prepared, heldout: Prepared | None) -> diagnosis.Probe:
+    chosen = made if heldout is None else heldout
+    wanted = chosen.wanted if isinstance(chosen, Singles) else None
+    return diagnosis.probe_of(chosen.units, wanted, heldout=heldout is not None)
+
+
+def _diagnosis(
+    run: Run, settings: Prefer, probe: diagnosis.Probe, before: np.ndarray, after: np.ndarray
+) -> dict[str, Any]:
+    """The diagnosis, with the samples of the first step and of the last."""
+    rows = read_journal(run.samples)
+    first = {row["prompt"]: row["text"] for row in rows if row["step"] == 0}
+    last = {row["prompt"]: row["text"] for row in rows}
+    samples = [(prompt, first[prompt], last[prompt]) for prompt in first]
+    change = diagnosis.change_of(probe, before, after)
+    seen = newest(run.metrics, "accuracy") if probe.heldout and probe.paired else None
+    found = diagnosis.verdicts(change, settings.beta, seen=seen, samples=samples)
+    return diagnosis.diagnose(probe, change, found, samples)

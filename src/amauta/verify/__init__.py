@@ -1,0 +1,1 @@
+"""Checks against what is known exactly."""
