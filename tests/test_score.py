@@ -104,3 +104,15 @@ def test_rows_are_no_longer_and_no_more_than_the_pieces_need(model: Transformer)
 
     by_piece(model, [Piece(np.array([1, 2, 3])), Piece(np.array([4, 5, 6, 7, 8]))], value)
     assert shapes == [(2, 4)] and by_piece(model, [], value) == []
+
+
+def test_a_long_context_costs_nothing_where_sequences_are_short(model: Transformer, monkeypatch: pytest.MonkeyPatch):
+    from amauta import score
+
+    seen = []
+    real = score.batch_logprobs
+    monkeypatch.setattr(
+        score, "batch_logprobs", lambda *given, **more: seen.append(given[1].ids.shape) or real(*given, **more)
+    )
+    sequence_logprobs(model, [[1, 2, 3, 4], [5, 6, 7], [8, 9, 10, 11]], rows=32)
+    assert seen == [(3, 3)]  # three rows of three slots, in a context of 16

@@ -104,7 +104,11 @@ def sequence_logprobs(
     sums = np.zeros(len(sequences))
     was_training = model.training
     model.eval()
-    for batch in PackedBatches(Listed(pieces), rows=rows, length=length, epochs=1, shuffle=False):
+    # a context may be a hundred times longer than what is scored: rows are as long as the longest piece
+    listed = Listed(pieces)
+    stream = PackedBatches(listed, rows=rows, length=int(listed.lengths.max(initial=1)), epochs=1, shuffle=False)
+    stream.rows = max(1, min(rows, len(stream.plan(0))))
+    for batch in stream:
         batch = batch.to(model.device)
         with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
             found = batch_logprobs(model, batch, dtype=autocast)
