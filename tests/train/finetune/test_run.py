@@ -158,7 +158,7 @@ def test_t5s_manner_writes_the_label(kind: str, bases: dict[str, str], tmp_path:
     more = {"manner": "t5", "input": "is it: {text} ?", "heldout": [task], "answer_tokens": 6}
     first = finetune(settings(tmp_path / "first", bases[kind], task, loop={"steps": 1}, **more))
     assert first["outside"] > 0  # what an untrained model writes is no label, and so is wrong
-    result = finetune(settings(tmp_path / "run", bases[kind], task, loop={"steps": 60}, optim=rates(1e-2), **more))
+    result = finetune(settings(tmp_path / "run", bases[kind], task, loop={"steps": 120}, optim=rates(5e-3), **more))
     assert result["accuracy"] == 1.0 and result["outside"] == 0
     folder = Path(result["model"])
     theirs = opened(getattr(transformers, KINDS[kind][1]), folder)
