@@ -9,7 +9,7 @@ from tests.rules.sources import PACKAGE, imports, modules, name_of
 
 FLOORS = (
     ("base", "losses"),
-    ("config", "device", "runs", "checkpoint", "metrics"),
+    ("config", "device", "runs", "checkpoint", "metrics", "pages"),
     ("tokenize", "nn", "optim", "hub"),
     ("data", "models"),
     ("score", "tokenwise", "bits", "grades", "adapt", "compress", "decode", "rewards"),

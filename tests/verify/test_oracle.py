@@ -12,9 +12,9 @@ from amauta import config
 from amauta.base.errors import ConfigError
 from amauta.base.messages import LANGUAGES
 from amauta.cli import main
-from amauta.decode.tree.text import Speech
 from amauta.losses import preference as losses
 from amauta.losses.preference import PREFERENCE_LOSSES, UNPAIRED_LOSSES
+from amauta.pages import Speech
 from amauta.train.policy import settings as policy_settings
 from amauta.train.policy import worth
 from amauta.verify import driven, gradients, policies, preferences, report

@@ -11,8 +11,8 @@ import torch
 from amauta import config
 from amauta.base.errors import ConfigError
 from amauta.base.messages import LANGUAGES
-from amauta.decode.tree.text import Speech
 from amauta.losses.policy import clipped, gae, leave_one_out, reinforce
+from amauta.pages import Speech
 from amauta.worlds import draw, tabular
 from amauta.worlds.gridworld import gridworld, layout_of
 from amauta.worlds.playground import playground

@@ -1,19 +1,16 @@
 """A pair's tokens as one HTML page that asks for nothing from outside: coloured by what is chosen where scripts run,
 coloured by reward and with all figures in tables where they do not."""
 
-import base64
-import hashlib
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from amauta.base.messages import language as spoken
-from amauta.decode.tree.page import harmless
-from amauta.decode.tree.text import Speech, visible
+from amauta.decode.tree.text import visible
 from amauta.inspect.pair import Pair, Side
+from amauta.pages import Speech, asset, harmless, markup, script_hash, template
 from amauta.runs import write_atomically
 
+HERE = "amauta.inspect"
 FIRST = "reward"  # what tokens are coloured by at first
 WORDS = {
     "logprob": "inspect.logprob", "reference": "inspect.reference", "ratio": "inspect.ratio",
@@ -37,15 +34,15 @@ def page(pair: Pair, language: str | None = None) -> str:
         "sides": {name: {"places": side.places, "figures": side.figures, "attention": _rounded(side)}
                   for name, side in sides.items()},
     }  # fmt: skip
-    return _template().render(
+    return template(HERE).render(
         language=speak.language, words=_words(speak), where=pair.where, first=FIRST,
         measures=[(name, speak(WORDS[name])) for name in names],
         prompt=[visible(text) for text in pair.chosen.tokens[:begin]],
         sides=[_side(name, side, begin, scales, speak) for name, side in sides.items()],
         figures=[(speak("inspect.margin"), speak.number(pair.margin)), ("β", speak.figure(pair.beta))],
         models=[(speak(ROLES[role]), name) for role, name in pair.names.items()],
-        style=_markup(_asset("page.css")), script=_markup(_asset("page.js")), data=_markup(harmless(data)),
-        script_hash=base64.b64encode(hashlib.sha256(_asset("page.js").encode()).digest()).decode(),
+        style=markup(asset(HERE, "page.css")), script=markup(asset(HERE, "page.js")), data=markup(harmless(data)),
+        script_hash=script_hash(asset(HERE, "page.js")),
     )  # fmt: skip
 
 
@@ -101,22 +98,3 @@ def _words(speak: Speech) -> dict[str, str]:
         "token": speak("inspect.token"), "below": speak("inspect.below"), "above": speak("inspect.above"),
         "foot": speak("inspect.foot"),
     }  # fmt: skip
-
-
-@cache
-def _asset(name: str) -> str:
-    return resources.files("amauta.inspect").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment
-
-    # autoescape: whatever a model or a user wrote is text here, never markup
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("page.html"))
-
-
-def _markup(ready: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(ready)  # our own files, and what was escaped in here

@@ -3,14 +3,13 @@
 import json
 import math
 import shlex
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from amauta.base.errors import RunError
 from amauta.base.messages import language, say
 from amauta.metrics import read as read_lines
+from amauta.pages import markup, template
 from amauta.recipes import ledger as ledgers
 from amauta.recipes import numbers
 from amauta.recipes.charts import Curve, Level, draw, finite
@@ -37,18 +36,9 @@ def write(dir: str | Path) -> Path:
     ledger = ledgers.load(folder)
     if ledger is None:
         raise RunError("recipes.no-run", dir=folder)
-    page = _template().render(_facts(folder, ledger))
+    page = template("amauta.recipes").render(_facts(folder, ledger))
     write_atomically(Run(folder).report, page)
     return Run(folder).report
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment
-
-    source = resources.files("amauta.recipes").joinpath("page.html").read_text(encoding="utf-8")
-    # autoescape: whatever a model or a user wrote is text here, never markup
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
 
 
 def _facts(folder: Path, ledger: Ledger) -> dict[str, Any]:
@@ -179,7 +169,6 @@ def _value(value: Any) -> str:
 
 def _charts(lines: list[Line], record: Record, number: int, known: Figures) -> tuple[list[Any], list[Any]]:
     """The main charts and the others; a figure and its held-out sister share one."""
-    from markupsafe import Markup
 
     keys = [key for line in lines for key, value in line.items() if key not in _COUNTS and _drawable(value)]
     names = dict.fromkeys(key.removeprefix(_HELDOUT) for key in keys)
@@ -193,7 +182,7 @@ def _charts(lines: list[Line], record: Record, number: int, known: Figures) -> t
             continue  # what never changes tells nothing as a curve; its value stands among the figures
         place = f"c{number}-{len(main) + len(more)}"
         svg = draw(place, _axis(name), say("recipes.axis-step"), curves, _levels(name, record, known))
-        chart = {"title": _axis(name), "svg": Markup(svg)}  # our own picture; matplotlib escapes its texts
+        chart = {"title": _axis(name), "svg": markup(svg)}  # our own picture; matplotlib escapes its texts
         (main if name in _MAIN else more).append(chart)
     return main, more
 

@@ -5,17 +5,15 @@ It is made of the very units that the run would train on, so that what the page 
 """
 
 from collections.abc import Sequence
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from amauta.base.messages import language as spoken
 from amauta.data.batches import Listed, PackedBatches
-from amauta.decode.tree.text import Speech
 from amauta.hub import find_model
 from amauta.models.exchange.opening import needed_tokenizer, spec_of
+from amauta.pages import Speech, template
 from amauta.runs import write_atomically
 from amauta.tokenize.either import AnyTokenizer
 from amauta.train.dialogues import Prepared, Seen, prepare_dialogues
@@ -92,7 +90,7 @@ def page(
         "records": say("sft.first-records", count=len(made.seen), all=number(counts["records"])),
         "packing": say("sft.packing"), "packed": say("sft.packed", length=stream.length), "free": say("sft.free"),
     }  # fmt: skip
-    return _template().render(
+    return template("amauta.train", PAGE).render(
         language=language, words=words, facts=facts,
         roles=[(role, names[role], number(one["tokens"]), number(one["supervised"]))
                for role, one in counts["roles"].items()],
@@ -132,12 +130,3 @@ def _row(row: Sequence[int], made: Prepared, stream: PackedBatches) -> dict[str,
 
 def _visible(piece: str) -> str:
     return "".join(MARKS.get(char, char) for char in piece)
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment
-
-    text = resources.files("amauta.train").joinpath(PAGE).read_text(encoding="utf-8")
-    # autoescape: whatever stands in a record is text here, never markup
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)

@@ -1,16 +1,14 @@
 """What the oracle found, as a table, a plot and a page, in either language."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 from amauta.base.errors import ConfigError
 from amauta.base.messages import language as spoken
-from amauta.decode.tree.text import Speech
+from amauta.pages import PICTURES, Speech, inline, look, picture_bytes, template
 from amauta.runs import write_atomically
 
 Cell = dict[str, Any]
-PICTURES = ("svg", "png", "pdf")
 KNOWN = {"formula": "oracle.formula", "sums": "oracle.sums", "limit": "oracle.limit"}
 WHERE = {  # what the optimum of each method is
     "dpo": "oracle.at-dpo", "cdpo": "oracle.at-cdpo", "robust": "oracle.at-robust", "ipo": "oracle.at-ipo",
@@ -21,10 +19,6 @@ WHERE = {  # what the optimum of each method is
     "dr-grpo": "oracle.at-best", "dapo": "oracle.at-best", "gspo": "oracle.at-best",
 }  # fmt: skip
 COLOURS = {"preference": "#33508c", "policy": "#c2602c"}
-LOOK: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "oracle", "font.family": "DejaVu Sans", "font.size": 9.0,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-}  # fmt: skip
 
 
 def write(result: Cell, path: Path, language: str | None = None) -> None:
@@ -101,7 +95,7 @@ def picture(result: Cell, speak: Speech, kind: str) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(LOOK):
+    with matplotlib.rc_context(look("oracle")):
         rows = result["rows"]
         figure = Figure(figsize=(10.5, 0.24 * len(rows) + 1.6), layout="constrained")
         left, middle, right = figure.subplots(1, 3, sharey=True)
@@ -121,25 +115,15 @@ def picture(result: Cell, speak: Speech, kind: str) -> bytes:
         left.set_yticks(list(places), [row["method"] for row in rows])
         left.invert_yaxis()
         figure.legend(*left.get_legend_handles_labels(), loc="outside upper left", frameon=False, ncols=2)
-        data = io.BytesIO()
-        figure.savefig(data, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    return data.getvalue()
+        return picture_bytes(figure, kind)
 
 
 def page(result: Cell, speak: Speech) -> str:
     """One HTML page that asks for nothing from outside."""
-    from importlib import resources
-
-    from jinja2 import Environment
-    from markupsafe import Markup
-
-    drawing = picture(result, speak, "svg").decode()
-    source = resources.files("amauta.verify").joinpath("page.html").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
-    return template.render(
+    return template("amauta.verify").render(
         language=speak.language, title=speak("oracle.title"), optima=speak("oracle.optima"),
         told=[*said(result, speak), *_read(speak)], heads=heads(speak),
         rows=[cells(row, speak) for row in result["rows"]], picture=speak("oracle.picture"),
         where=[(row["method"], speak(WHERE[row["method"]])) for row in result["rows"]],
-        svg=Markup(drawing[drawing.index("<svg") :]),  # our own picture; matplotlib escapes its texts
+        svg=inline(picture(result, speak, "svg")),
     )  # fmt: skip

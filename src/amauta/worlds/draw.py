@@ -1,26 +1,18 @@
 """What a cat learnt, drawn: squares with their values and moves, and learning curves, as text, picture or page."""
 
-import io
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from amauta.base.errors import ConfigError
 from amauta.base.messages import language as spoken
-from amauta.decode.tree.text import Speech
+from amauta.pages import PICTURES, Speech, inline, look, picture_bytes, template
 from amauta.runs import write_atomically
 from amauta.worlds.gridworld import BATH, BROOM, CAT, FREE, MEAT, WALL
 
 Cell = dict[str, Any]
-PICTURES = ("svg", "png", "pdf")
 COLOURS = ("#33508c", "#c2602c", "#4b8b5b", "#8a6bb0", "#b0892e", "#4d8f9e", "#a04a64")
 WORDS = {CAT: "gridworld.cat", BROOM: "gridworld.broom", BATH: "gridworld.bath", MEAT: "gridworld.meat",
          WALL: "gridworld.wall"}  # fmt: skip
-LOOK: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "gridworld", "font.family": "DejaVu Sans", "font.size": 9.0,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-}  # fmt: skip
 
 
 def write(result: Cell, path: Path, language: str | None = None) -> None:
@@ -104,7 +96,7 @@ def picture(result: Cell, speak: Speech, kind: str) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(LOOK):
+    with matplotlib.rc_context(look("gridworld")):
         runs = runs_of(result)
         across = min(len(runs), 4)
         down = -(-len(runs) // across)
@@ -118,9 +110,7 @@ def picture(result: Cell, speak: Speech, kind: str) -> bytes:
         for panel in panels[len(runs) :]:
             panel.set_axis_off()
         _curves(below.subplots(), result, speak)
-        data = io.BytesIO()
-        figure.savefig(data, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    return data.getvalue()
+        return picture_bytes(figure, kind)
 
 
 def _panel(axes: Any, result: Cell, run: Cell, speak: Speech) -> None:
@@ -165,9 +155,6 @@ def _curves(axes: Any, result: Cell, speak: Speech) -> None:
 
 def page(result: Cell, speak: Speech) -> str:
     """One HTML page that asks for nothing from outside; what the picture shows stands in tables too."""
-    from markupsafe import Markup
-
-    drawing = picture(result, speak, "svg").decode()
     runs = [
         {"name": run["method"], "said": said(result, run, speak).split("\n"),
          "rows": [[{"square": square, "move": move, "value": speak.number(value)}
@@ -177,13 +164,5 @@ def page(result: Cell, speak: Speech) -> str:
     ]  # fmt: skip
     words = {"title": speak("gridworld.title"), "legend": legend(result, speak), "foot": speak("gridworld.foot"),
              "picture": speak("gridworld.picture")}  # fmt: skip
-    svg = Markup(drawing[drawing.index("<svg") :])  # our own picture; matplotlib escapes its texts
-    return _template().render(language=speak.language, words=words, runs=runs, svg=svg)
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment
-
-    source = resources.files("amauta.worlds").joinpath("page.html").read_text(encoding="utf-8")
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+    svg = inline(picture(result, speak, "svg"))
+    return template("amauta.worlds").render(language=speak.language, words=words, runs=runs, svg=svg)

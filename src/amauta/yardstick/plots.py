@@ -1,21 +1,17 @@
 """The results as two plots: the families side by side, and fine-tuning from pretrained and from first weights."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from amauta.base.messages import language
+from amauta.pages import look, picture_bytes
 from amauta.runs import write_atomically
 from amauta.yardstick.gather import BITS
 from amauta.yardstick.tables import NAMED, Tell, speaker
 
 Cell = dict[str, Any]
 COLOURS = ("#33508c", "#c2602c", "#4b8b5b", "#8a6bb0")
-LOOK: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "yardstick", "font.family": "DejaVu Sans", "font.size": 9.0,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-}  # fmt: skip
 
 
 def write(result: Cell, folder: Path, kinds: Sequence[str], *, stem: str = "yardstick", spoken: str | None = None
@@ -36,12 +32,10 @@ def _saved(draw: Any, result: Cell, tell: Tell, kind: str) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(LOOK):
+    with matplotlib.rc_context(look("yardstick")):
         figure = Figure(layout="constrained")
         draw(figure, result, tell)
-        data = io.BytesIO()
-        figure.savefig(data, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    return data.getvalue()
+        return picture_bytes(figure, kind)
 
 
 def families(figure: Any, result: Cell, tell: Tell) -> None:

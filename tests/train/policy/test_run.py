@@ -63,6 +63,15 @@ def test_a_run_that_was_killed_ends_as_the_whole_one(asked: Make, monkeypatch, m
     assert again["reward"] == whole["reward"] and again["loss"] == whole["loss"]
 
 
+def test_a_run_killed_before_its_model_was_kept_tells_what_the_whole_one_tells(asked: Make):
+    every = {"loop": {"steps": 2, "save_every": 1}}
+    whole = policy(asked("a", **every))
+    (asked("a").out / "result.json").unlink()
+    again = policy(asked("a", loop={"steps": 2, "save_every": 1, "resume": True}))
+    told = ("reward", "reward_deviation", "equal_groups", "cut", "kl_answer", "sampler_gap", "iterations", "loss")
+    assert {name: again[name] for name in told} == {name: whole[name] for name in told}
+
+
 def test_the_answers_of_the_past_can_be_looked_at(asked: Make):
     settings = asked("rl", method="ppo", parts=2, loop={"steps": 9, "save_every": 1, "keep": 99})
     policy(settings)

@@ -1,21 +1,19 @@
 """A tree as one HTML page that asks for nothing from outside: drawn where scripts run, readable where they do not."""
 
-import base64
-import hashlib
 import json
 import math
 from collections import Counter
-from functools import cache
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
 from amauta.base.messages import language as spoken
-from amauta.decode.tree.text import FINISHES, Speech, ends, known, label, visible
+from amauta.decode.tree.text import FINISHES, ends, finish_word, kind_word, known, label, state_word, visible
 from amauta.decode.tree.tree import Node, State, Tree
+from amauta.pages import Speech, asset, harmless, markup, script_hash, template
 from amauta.runs import write_atomically
 
+HERE = "amauta.decode.tree"
 MANY = 150  # nodes; the outline of more is folded at first
 ANSWERS = 24  # that are shown whole; the outline has them all
 STATES: tuple[State, ...] = get_args(State)
@@ -27,49 +25,24 @@ def page(tree: Tree, language: str | None = None) -> str:
     data = {"words": _drawing_words(speak), "language": speak.language, **tree.record()}
     whole = ends(tree)
     counts = Counter(node.state for node in tree.nodes[1:])
-    return _template().render(
+    return template(HERE).render(
         language=speak.language, words=_words(speak), method=tree.method, prompt=tree.prompt,
         figures=_figures(tree, speak), settings=_settings(tree, speak), special=_special(tree),
         facts=[(name, _value(value)) for name, value in tree.facts.items()],
-        states=[(state, speak.state(state), counts[state]) for state in STATES if counts[state]],
+        states=[(state, state_word(speak, state), counts[state]) for state in STATES if counts[state]],
         has_dropped=counts["dropped"] > 0,
         answers=[_answer(tree, end, speak) for end in whole[:ANSWERS]],
         more_answers=speak("tree.more-answers", count=len(whole) - ANSWERS) if len(whole) > ANSWERS else "",
-        outline=_markup(_outline(tree, speak)), many=len(tree.nodes) > MANY,
-        style=_markup(_asset("page.css")), script=_markup(_asset("page.js")),
-        script_hash=base64.b64encode(hashlib.sha256(_asset("page.js").encode()).digest()).decode(),
-        data=_markup(harmless(data)),
+        outline=markup(_outline(tree, speak)), many=len(tree.nodes) > MANY,
+        style=markup(asset(HERE, "page.css")), script=markup(asset(HERE, "page.js")),
+        script_hash=script_hash(asset(HERE, "page.js")),
+        data=markup(harmless(data)),
     )  # fmt: skip
 
 
 def save_page(tree: Tree, path: str | Path, language: str | None = None) -> None:
     """Write the page, whole or not at all."""
     write_atomically(Path(path), page(tree, language))
-
-
-@cache
-def _asset(name: str) -> str:
-    return resources.files("amauta.decode.tree").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment
-
-    # autoescape: whatever a model or a user wrote is text here, never markup
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_asset("page.html"))
-
-
-def _markup(ready: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(ready)  # our own files, and what was escaped in here
-
-
-def harmless(data: Any) -> str:
-    """JSON that cannot end the script element that it stands in."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _figures(tree: Tree, speak: Speech) -> list[tuple[str, str]]:
@@ -119,10 +92,10 @@ def _answer(tree: Tree, end: int, speak: Speech) -> dict[str, Any]:
         if isinstance(value := node.facts.get(name), (int, float)) and (name != "samples" or value > 1):
             notes.append(f"{word} {speak.figure(value)}")
     if finish := node.facts.get("finish"):
-        notes.append(speak.finish(finish))
+        notes.append(finish_word(speak, finish))
     pieces = [_piece(tree.nodes[each], each, speak, link=True) for each in tree.path(end)[1:]]
-    return {"state": node.state, "word": speak.state(node.state), "note": " · ".join(notes),
-            "html": _markup("".join(pieces))}  # fmt: skip
+    return {"state": node.state, "word": state_word(speak, node.state), "note": " · ".join(notes),
+            "html": markup("".join(pieces))}  # fmt: skip
 
 
 def _outline(tree: Tree, speak: Speech) -> str:
@@ -153,7 +126,7 @@ def _outline(tree: Tree, speak: Speech) -> str:
 
 def _piece(node: Node, number: int, speak: Speech, *, link: bool = False) -> str:
     """A node within text. Its ground is the warmer the less likely it was."""
-    tip = [speak.kind(node.kind), speak.state(node.state)]
+    tip = [kind_word(speak, node.kind), state_word(speak, node.state)]
     shade = ""
     if node.logprobs:
         p = math.exp(min(0.0, node.logprob))
@@ -198,7 +171,7 @@ def _drawing_words(speak: Speech) -> dict[str, Any]:
         "operation": speak("tree.kind-operation"), "parents": speak("tree.parents"), "given": speak("tree.given"),
         "children": speak("tree.children"), "mass": speak("tree.mass"), "tokens": speak("tree.tokens"),
         "more": speak("tree.more"), "soFar": speak("tree.so-far"),
-        "states": {state: speak.state(state) for state in STATES},
-        "finishes": {finish: speak.finish(finish) for finish in FINISHES},
-        "kinds": {kind: speak.kind(kind) for kind in ("prompt", "token", "thought", "answer", "operation")},
+        "states": {state: state_word(speak, state) for state in STATES},
+        "finishes": {finish: finish_word(speak, finish) for finish in FINISHES},
+        "kinds": {kind: kind_word(speak, kind) for kind in ("prompt", "token", "thought", "answer", "operation")},
     }  # fmt: skip

@@ -3,8 +3,8 @@
 import math
 
 from amauta.base.messages import language as spoken
-from amauta.base.messages import subject
 from amauta.decode.tree.tree import Node, Tree
+from amauta.pages import Speech
 
 MARKS = {" ": "·", "\n": "↵\n", "\t": "⇥\t", "\r": "␍"}  # white space that would not be seen
 
@@ -15,45 +15,20 @@ FINISHES = {  # as the sampler and the search name them
 }  # fmt: skip
 
 
-class Speech:
-    """Messages and numbers in one language, whatever the user's own is."""
+def state_word(speak: Speech, state: str) -> str:
+    return speak({"open": "tree.state-open", "kept": "tree.state-kept", "dropped": "tree.state-dropped",
+                  "finished": "tree.state-finished", "chosen": "tree.state-chosen"}[state])  # fmt: skip
 
-    def __init__(self, language: str) -> None:
-        self.language = language
 
-    def __call__(self, key: str, /, **fields: object) -> str:
-        area, _, name = key.partition(".")
-        return subject(area)[name][self.language].format(**fields)
+def finish_word(speak: Speech, finish: object) -> str:
+    """Why a text ended; a reason that has no word here stays as it is."""
+    key = FINISHES.get(str(finish))
+    return str(finish) if key is None else speak(key)
 
-    def number(self, value: float, decimals: int = 3) -> str:
-        """1,234.500 in English, 1 234,500 in Spanish (a thin space, as the RAE writes it)."""
-        if not math.isfinite(value):
-            return "−∞" if value < 0 else "∞"
-        text = f"{value:,.{decimals}f}".replace("-", "−")
-        return text if self.language == "en" else text.translate({ord(","): "\u202f", ord("."): ","})
 
-    def figure(self, value: float) -> str:
-        """With as many decimals as it takes, three at most."""
-        whole = float(value).is_integer()
-        return self.number(value, 0 if whole else 3)
-
-    def share(self, p: float) -> str:
-        """36.5% in English, 36,5 % in Spanish; what is above 0 never reads as 0."""
-        mark = "%" if self.language == "en" else "\u00a0%"
-        return ("<" + self.number(0.1, 1) if 0 < p < 0.0005 else self.number(100 * p, 1)) + mark
-
-    def state(self, state: str) -> str:
-        return self({"open": "tree.state-open", "kept": "tree.state-kept", "dropped": "tree.state-dropped",
-                     "finished": "tree.state-finished", "chosen": "tree.state-chosen"}[state])  # fmt: skip
-
-    def finish(self, finish: object) -> str:
-        """Why a text ended; a reason that has no word here stays as it is."""
-        key = FINISHES.get(str(finish))
-        return str(finish) if key is None else self(key)
-
-    def kind(self, kind: str) -> str:
-        return self({"prompt": "tree.prompt", "token": "tree.kind-token", "thought": "tree.kind-thought",
-                     "answer": "tree.kind-answer", "operation": "tree.kind-operation"}[kind])  # fmt: skip
+def kind_word(speak: Speech, kind: str) -> str:
+    return speak({"prompt": "tree.prompt", "token": "tree.kind-token", "thought": "tree.kind-thought",
+                  "answer": "tree.kind-answer", "operation": "tree.kind-operation"}[kind])  # fmt: skip
 
 
 def visible(text: str) -> str:
@@ -125,5 +100,5 @@ def _line(run: list[Node], speak: Speech) -> str:
     if len(first.parents) > 1:
         parts.append("← " + ", ".join(f"#{each}" for each in first.parents))
     if last.state in ("dropped", "finished", "chosen"):
-        parts.append(f"[{speak.state(last.state)}]")
+        parts.append(f"[{state_word(speak, last.state)}]")
     return "  ".join(parts)

@@ -117,6 +117,8 @@ class Rollouts:
             self.ptx.restore(state["ptx"])
         if self.place:
             self.answers, self.facts, self.beta = read_iteration(self.run, self.iteration)
+        elif self.iteration:  # between two iterations: what the last one came to is still to be told
+            _, self.facts, _ = read_iteration(self.run, self.iteration - 1)
 
     def _collect(self) -> None:
         began = time.perf_counter()
@@ -157,7 +159,7 @@ class Rollouts:
         asked, seed = self.settings, self.settings.loop.seed
         numbers = range(self.taken, self.taken + count)
         self.taken += count
-        chosen = [self.prompts.at(number, seed) for number in numbers for _ in range(asked.samples)]
+        chosen = [prompt for number in numbers for prompt in [self.prompts.at(number, seed)] * asked.samples]
         sampling = [
             Sampling(max_tokens=asked.max_tokens, temperature=asked.temperature, seed=derive(seed, "answer", number, k))
             for number in numbers for k in range(asked.samples)

@@ -14,7 +14,7 @@ from amauta.data.read import read
 from amauta.data.records import text_of
 from amauta.decode.settings import Sampling
 from amauta.hub import find_model
-from amauta.metrics import progress
+from amauta.metrics import newest, progress
 from amauta.models import count
 from amauta.models.exchange.opening import read_weights
 from amauta.models.reshape import reshaped, with_head
@@ -35,7 +35,9 @@ def policy(settings: Policy) -> dict[str, Any]:
     """Train a model by a reward and leave it in ``out/model``; returns the run's figures.
 
     ``reward`` is the mean over the last iteration's answers, ``heldout_reward`` that of greedy answers to held-out
-    records, before and after. Raises DataError, ModelError, ConfigError, RunError, Interrupted.
+    records, before and after; ``sampler_gap`` the mean difference, in nats a token, between the log-probs under which
+    the last answers were drawn and those that were learnt from. Raises DataError, ModelError, ConfigError, RunError,
+    Interrupted.
     """
     run, finished = open_run(settings, settings.loop, settings.out)
     if finished is not None:
@@ -44,6 +46,7 @@ def policy(settings: Policy) -> dict[str, Any]:
     work, stream, base = made.work, made.stream, made.base
     result = {**train(run, work, made.loop, settings.optim), **stream.prompts.counts(), "method": settings.method}
     result |= {name: value for name, value in stream.facts.items() if name != "collect_seconds"}
+    result["sampler_gap"] = newest(run.metrics, "sampler_gap")
     result |= {"iterations": len(stream.monitor.history), "troubles": stream.monitor.told}
     files = read(settings.data).files
     return conclude(run, settings, base.model, base.tokenizer, result, parent=base.parent, files=files)

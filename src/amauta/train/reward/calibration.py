@@ -1,6 +1,5 @@
 """How far a reward model can be believed: how often it is right, and whether as often as it says."""
 
-import io
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -9,12 +8,9 @@ import numpy as np
 
 from amauta.base.messages import say
 from amauta.grades import wilson
+from amauta.pages import look, picture_bytes
 
 EDGES = np.linspace(0.5, 1.0, 11)  # of the confidence
-LOOK: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "calibration", "font.family": "DejaVu Sans", "font.size": 9.0,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-}  # fmt: skip
 
 
 def calibration(differences: np.ndarray, longer: np.ndarray) -> dict[str, Any]:
@@ -62,7 +58,7 @@ def picture(found: dict[str, Any]) -> bytes:
     sure, right = [one["confidence"] for one in bins], [one["accuracy"] for one in bins]
     spread = [[max(0.0, one["accuracy"] - one["accuracy_low"]) for one in bins],
               [max(0.0, one["accuracy_high"] - one["accuracy"]) for one in bins]]  # fmt: skip
-    with matplotlib.rc_context(LOOK):
+    with matplotlib.rc_context(look("calibration")):
         figure = Figure(figsize=(4.2, 4.4), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
         above.plot([0.5, 1], [0.5, 1], color="#999999", linewidth=0.8, linestyle="--")
@@ -71,9 +67,7 @@ def picture(found: dict[str, Any]) -> bytes:
         below.bar([(one["low"] + one["high"]) / 2 for one in bins], [one["n"] for one in bins], width=0.045,
                   color="#33508c")  # fmt: skip
         below.set(ylabel=say("reward.pairs"), xlabel=say("reward.sure"))
-        data = io.BytesIO()
-        figure.savefig(data, format="svg", metadata={"Date": None})
-    return data.getvalue()
+        return picture_bytes(figure)
 
 
 def as_text(found: dict[str, Any]) -> str:

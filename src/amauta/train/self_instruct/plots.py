@@ -1,17 +1,12 @@
 """The report's pictures as SVG that stands inside the page; the same numbers give the same bytes."""
 
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from amauta.decode.tree.text import Speech
+from amauta.pages import Speech, inline, look, picture_bytes
 
 LINE, OTHER, GREY = "#33508c", "#c2602c", "#777777"
 BINS = 20
-LOOK: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "self-instruct", "font.family": "DejaVu Sans", "font.size": 9.0,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-}  # fmt: skip
 
 
 def curve(points: Sequence[tuple[int, int, int]], say: Speech) -> Any:
@@ -81,13 +76,9 @@ def _plain(word: str) -> str:
 
 def _drawn(draw: Callable[[Any], None], *, height: float = 2.9) -> Any:
     import matplotlib
-    from markupsafe import Markup
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(LOOK):
+    with matplotlib.rc_context(look("self-instruct")):
         figure = Figure(figsize=(4.7, height), layout="constrained")
         draw(figure.add_subplot())
-        data = io.StringIO()
-        figure.savefig(data, format="svg", metadata={"Date": None})
-    text = data.getvalue()
-    return Markup(text[text.index("<svg") :])  # what a model wrote is escaped in it by matplotlib
+        return inline(picture_bytes(figure))

@@ -7,12 +7,10 @@ the verb, stand in its place.
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from amauta.base.messages import language as spoken
-from amauta.decode.tree.text import Speech
+from amauta.pages import Speech, template
 from amauta.train.self_instruct import plots
 from amauta.train.self_instruct.rouge import words
 from amauta.train.self_instruct.seeds import Task
@@ -67,7 +65,7 @@ def report(
         (say("self_instruct.plot-openings"), plots.bars(openings(tasks).most_common(OPENINGS), say)),
         (say("self_instruct.plot-lengths"), plots.lengths(_lengths(seeds, tasks, say), say)),
     ]
-    return _template().render(
+    return template("amauta.train.self_instruct", "report.html").render(
         language=say.language, words=_words(settings, result, say), facts=_facts(result, say), pictures=pictures,
         refused=_reasons(result["refused"], say), dropped=_reasons(result["instances_dropped"], say),
         tasks=[{"task": one, "likeness": say.number(one.likeness, 2)} for one in tasks[:TASKS]],
@@ -127,12 +125,3 @@ def _words(settings: SelfInstruct, result: dict[str, Any], say: Speech) -> dict[
         "input": say("self_instruct.input"), "output": say("self_instruct.output"),
         "settings": say("self_instruct.settings"), "nothing": say("self_instruct.no-instance"),
     }  # fmt: skip
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Environment
-
-    text = resources.files("amauta.train.self_instruct").joinpath("report.html").read_text(encoding="utf-8")
-    # autoescape: whatever a model wrote is text here, never markup
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
