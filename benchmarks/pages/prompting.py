@@ -14,7 +14,8 @@ from typing import Any
 
 from amauta.base.messages import subject
 from amauta.grades import mean_interval, wilson
-from amauta.yardstick.plots import COLOURS, LOOK
+from amauta.pages import look
+from amauta.yardstick.plots import COLOURS
 from benchmarks.pages.decoding import bracket, sign, table
 
 Found = dict[str, Any]
@@ -166,7 +167,7 @@ def plot(found: Found, language: str) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**LOOK, "svg.hashsalt": "prompting"}):
+    with matplotlib.rc_context(look("prompting")):
         figure = Figure(figsize=(5.2, 3.2), layout="constrained")
         axes = figure.add_subplot()
         names = list(found["ways"]["context"])
