@@ -9,10 +9,7 @@ precomputed`` is given the log-probs of the reference, not counted. A step is 8 
 in ours (``--rows 1 --accumulate 3``).
 """
 
-import json
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,59 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks._apart import VOCABULARY, child, compared
+
 LENGTHS = (
     (67, 68, 72), (93, 26, 27), (95, 15, 9), (106, 61, 72), (71, 99, 82), (113, 7, 81), (76, 34, 9), (348, 68, 42)
 )  # tokens of prompt, chosen answer and rejected answer  # fmt: skip
 TOKENS = sum(2 * prompt + chosen + rejected for prompt, chosen, rejected in LENGTHS)
 ROW, ROWS = 1024, 3  # into which the pairs fit
 ROUNDS, STEPS = 2, 1
-VOCABULARY = 49_152
 GOALS = {"tokens_per_second": 1.5, "peak": 0.7}
 
 
 def run() -> dict[str, Any]:
-    from amauta.device import pick
-
-    kinds = ["f32", *(["bf16"] if pick("cpu", "auto").autocast else [])]
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
-        found = {kind: contest(folder, kind) for kind in kinds}
-    return {
-        "tokens": TOKENS,
-        "contestants": found,
-        "ratios": {
-            f"{kind} {name} {figure}": of["amauta"][figure] / of[name][figure]
-            for kind, of in found.items()
-            for name in of
-            if name != "amauta"
-            for figure in GOALS
-        },
-        "goals": GOALS,
-        "share_of_limit": {kind: of["amauta"]["share_of_peak"] for kind, of in found.items()},
-    }
-
-
-def write(folder: Path) -> None:
-    """The model as a folder that both open."""
-    from amauta.hub import find_model
-    from amauta.models import exchange
-    from amauta.models.exchange.opening import read_weights
-
-    exchange.save(read_weights(find_model("smollm2"), None), folder)
-
-
-def contest(folder: str, kind: str) -> dict[str, dict[str, float]]:
-    """Medians of each contestant, over rounds that alternate."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
-    for _ in range(ROUNDS):
-        for name in CONTESTANTS:
-            words = [sys.executable, "-m", "benchmarks.dpo", name, folder, kind]
-            said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-            found[name].append(json.loads(said.splitlines()[-1]))
-    return {
-        name: {figure: statistics.median(one[figure] for one in runs) for figure in runs[0]}
-        for name, runs in found.items()
-    }
+    return {"tokens": TOKENS, **compared("dpo", CONTESTANTS, GOALS, ROUNDS)}
 
 
 def drawn() -> list[tuple[list[int], list[int], list[int]]]:
@@ -175,11 +132,5 @@ def spelt(ids: list[int]) -> str:
 CONTESTANTS = {"amauta": amauta, "trl": trl, "trl precomputed": partial(trl, precomputed=True)}
 
 
-def child(name: str, folder: str, kind: str) -> None:
-    """One contestant: its figures, and its peak memory in MB."""
-    found = CONTESTANTS[name](folder, kind)
-    print(json.dumps(found | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
-
-
 if __name__ == "__main__":
-    child(*sys.argv[1:])
+    child(CONTESTANTS, *sys.argv[1:])

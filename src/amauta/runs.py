@@ -15,6 +15,11 @@ from amauta.base.errors import RunError
 
 CONFIG = "config.json"  # what makes a folder a model folder
 GENERATION = "generation_config.json"
+ADAPTER_CONFIG = "adapter_config.json"  # what makes a folder an adapter's
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_OWN = "adapter.json"  # what peft's settings have no place for
+CARD = "card.json"  # where a model comes from, and what became of it
+PROBES = "probes.safetensors"  # what it said of its probes when it was trained or imported
 
 _STEP = re.compile(r"step-(\d{6,})")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -116,6 +121,14 @@ class Run:
     def rollouts(self, iteration: int) -> Path:
         """The answers of an iteration of policy optimisation, with their rewards."""
         return self.folder / "rollouts" / f"iteration-{iteration:06d}.jsonl"
+
+    def written(self, key: str, part: int) -> Path:
+        """Texts that a teacher wrote, a part of them; ``key`` tells what it was asked."""
+        return self.folder / "written" / key / f"part-{part:05d}.jsonl"
+
+    def taught(self, key: str) -> Path:
+        """What a teacher says of the run's texts; ``key`` tells of both."""
+        return self.folder / "taught" / key
 
     def latest(self) -> Path | None:
         """The complete checkpoint with the most steps, or None.

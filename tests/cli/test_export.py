@@ -70,7 +70,10 @@ def test_a_folder_is_written_as_it_is_held_or_as_asked(
     assert again["dtype"] == "bf16" and again["largest_difference"] == 0.0 and again["bytes"] == half["bytes"]
     one, two = (theirs(tmp_path / name)[0].state_dict() for name in ("half", "again"))
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-    assert (tmp_path / "again" / "card.json").read_text() == '{"stage": "x"}'
+    card = json.loads((tmp_path / "again" / "card.json").read_text())
+    assert card["stage"] == "x"  # what was known stays, and each step is written down
+    assert [(row["step"], row["passed"]) for row in card["contract"]] == [("export bf16", True)] * 2
+    assert card["contract"][1]["since_recorded"]["kl"] < 1e-4
     assert json.loads((tmp_path / "again" / "generation_config.json").read_text())["temperature"] == 0.7
 
 

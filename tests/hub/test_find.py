@@ -168,3 +168,14 @@ def test_without_a_client_a_hub_name_says_what_to_install(models: Path, monkeypa
     assert "python -m pip install huggingface_hub" in said and "runs/demo" in said
     assert "no such folder" in refused("runs/nothing")  # a folder that is here is no owner
     assert "pip install" in refused("hf://runs/nothing")  # unless the hub is named
+
+
+def test_an_adapter_is_found_as_what_it_is(models: Path):
+    for folder in ("alone", "runs/tuned/model", "plain"):
+        (models / folder).mkdir(parents=True, exist_ok=True)
+        (models / folder / "adapter_config.json").write_text("{}")
+    assert (find_model("alone").kind, find_model("alone").source) == ("adapter", "path")
+    assert (find_model("runs/tuned").kind, find_model("runs/tuned").source) == ("adapter", "run")
+    assert models / "runs/tuned" in candidates(models / "runs/tunde")
+    (models / "plain" / "model.safetensors").touch()  # a model's folder that an adapter was saved into
+    assert find_model("plain").kind == "folder"

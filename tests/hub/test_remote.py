@@ -40,6 +40,13 @@ MODELS = {
     "me/pickled": {"config.json": b"{}", "pytorch_model.bin": b"PK"},
     "me/gated": {"config.json": b"{}", "model.safetensors": b"w"},
     "me/data": {"README.md": b"#"},
+    "me/adapter": {
+        "adapter_config.json": b"{}",
+        "adapter_model.safetensors": b"w",
+        "adapter_model.bin": b"PK",
+        "tokenizer.json": b"[1]",
+        "README.md": b"#",
+    },
 }
 ASK = """
 import json, sys
@@ -89,6 +96,14 @@ def test_a_folder_is_fetched_without_pickles_and_then_read_from_the_cache(hub: H
     assert (offline["path"], offline["stderr"]) == (got["path"], "")
     unreached = ask("me/sharded", tmp_path, "http://127.0.0.1:9")
     assert unreached["path"] == got["path"] and f"cached copy is used (commit {COMMIT})" in unreached["stderr"]
+
+
+def test_an_adapter_is_fetched(hub: Hub, tmp_path: Path):
+    got = ask("me/adapter", tmp_path, hub.address)
+    assert got["kind"] == "adapter" and Path(got["path"]).name == COMMIT
+    assert sorted(set(hub.asked)) == ["adapter_config.json", "adapter_model.safetensors", "tokenizer.json"]
+    offline = ask("me/adapter", tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert (offline["kind"], offline["path"]) == ("adapter", got["path"])
 
 
 def test_a_cached_copy_that_is_not_whole_is_an_error(hub: Hub, tmp_path: Path):

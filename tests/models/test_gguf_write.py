@@ -10,10 +10,10 @@ import torch
 
 from amauta.base.errors import ModelError
 from amauta.models import exchange
+from amauta.models.contract.probes import TEXTS
 from amauta.models.exchange import gguf as reading
 from amauta.models.exchange.gguf import tokenizer as gguf_tokenizer
 from amauta.models.exchange.gguf import write as ours
-from amauta.models.exchange.readback import PROBES
 from amauta.models.sizes import GPT2
 from amauta.models.spec import RopeScaling, Spec
 from amauta.models.transformer import Transformer
@@ -277,7 +277,7 @@ def test_the_real_tokenizer_as_transformers_reads_it():
         path.parent, gguf_file=path.name
     )  # fmt: skip
     assert isinstance(made, ForeignTokenizer)
-    for text in (*TEXT[:2], "1234 café\n\n\t x", *PROBES):
+    for text in (*TEXT[:2], "1234 café\n\n\t x", *TEXTS):
         assert made.encode(text) == theirs(text, add_special_tokens=False).input_ids
         assert made.prompt(text) == made.encode(text)  # the file says: no first token
     dialogue = [{"role": "user", "content": "Hi"}]

@@ -59,3 +59,55 @@ def test_a_part_reads_and_writes_its_own_rows(rows):
     assert torch.equal(cache.keys[1, rows, 3], new[:, 0])
     others = [row for row in range(B) if row not in rows]
     assert torch.equal(cache.keys[1, others], filled([3] * 4).keys[1, others])
+
+
+def eight_bits(rows: int = 3, slots: int = 6) -> Cache:
+    """Every slot of every row filled, a number of its own scale in each head."""
+    cache = Cache(2, rows, slots, 2, 4, dtype=torch.int8)
+    generator = torch.Generator().manual_seed(0)
+    for layer in range(2):
+        x = torch.randn(2, rows, slots, 2, 4, generator=generator) * torch.rand(
+            2, rows, slots, 2, 1, generator=generator
+        )
+        cache.write(layer, x[0], x[1], torch.arange(slots).expand(rows, slots))
+    cache.lengths += slots
+    return cache
+
+
+def test_eight_bits_round_each_head():
+    x = torch.randn(2, 3, 2, 4, generator=torch.Generator().manual_seed(1))
+    x[0, 0, 1] = 0
+    cache = Cache(1, 2, 5, 2, 4, dtype=torch.int8)
+    cache.write(0, x, 10 * x, torch.tensor([[0, 1, 2], [2, 3, 4]]))
+    keys, values = cache.read(0, 5)
+    assert cache.keys.dtype == torch.int8 and keys.dtype == torch.float32
+    for b, t, g in ((0, 0, 0), (0, 0, 1), (1, 2, 1)):
+        head, step = x[b, t, g], float(x[b, t, g].abs().max()) / 127
+        wanted = [round(float(value) / step) * step if step else 0.0 for value in head]
+        at = t + 2 * b
+        assert keys[b, at, g].tolist() == pytest.approx(wanted, abs=1e-6)
+        assert values[b, at, g].tolist() == pytest.approx([10 * value for value in wanted], abs=1e-5)
+    plain = Cache(1, 2, 5, 2, 4)
+    assert sum(one.nbytes for one in cache.held) == sum(one.nbytes for one in plain.held) // 4 + 2 * 2 * 5 * 2 * 4
+
+
+def test_eight_bits_move_with_their_scales():
+    cache = eight_bits()
+    before = [cache.read(layer, 6) for layer in range(2)]
+    cache.copy(0, 2, 4)
+    for layer in range(2):
+        for now, then in zip(cache.read(layer, 6), before[layer], strict=True):
+            assert torch.equal(now[2, :4], then[0, :4]) and torch.equal(now[2, 4:], then[2, 4:])
+    for places in ([1, 0, 0], [2, 1], [0, 0, 1, 2]):
+        cache = eight_bits()
+        cache.keep(places)
+        for layer in range(2):
+            for now, then in zip(cache.read(layer, 6), before[layer], strict=True):
+                assert torch.equal(now, then[places])
+    for rows in ([1], [2, 0]):
+        part = eight_bits().part(rows)
+        for now, then in zip(part.read(1, 5), before[1], strict=True):
+            assert torch.equal(now, then[rows, :5])
+    part = eight_bits().part([1])
+    part.write(0, torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4), torch.tensor([[3]]))
+    assert torch.allclose(part.read(0, 6)[0][0, 3], torch.ones(2, 4))

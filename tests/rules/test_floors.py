@@ -10,9 +10,9 @@ from tests.rules.sources import PACKAGE, imports, modules, name_of
 FLOORS = (
     ("base", "losses"),
     ("config", "device", "runs", "checkpoint", "metrics", "pages"),
-    ("tokenize", "nn", "optim", "hub"),
+    ("tokenize", "nn", "adapt", "optim", "hub"),
     ("data", "models"),
-    ("score", "tokenwise", "bits", "grades", "adapt", "compress", "decode", "rewards"),
+    ("score", "tokenwise", "bits", "grades", "compress", "decode", "rewards"),
     ("train", "worlds", "evaluate", "inspect", "prompt", "rag"),
     ("serve", "laws", "recipes", "verify", "yardstick", "language_model"),
     ("cli",),

@@ -21,6 +21,7 @@ TABLES = (
     ("amauta.prompt.conditions", "CHANGES", "tests/prompt/test_labels.py"),
     ("amauta.decode.filters.filters", "FILTERS", "tests/decode/filters/test_filters.py"),
     ("amauta.hub.known", "KNOWN", "tests/hub/test_known.py"),
+    ("amauta.adapt.settings", "KINDS", "tests/models/adapters/test_attach.py"),
     ("amauta.train.manners", "MANNERS", "tests/train/test_objectives.py"),
 )
 

@@ -27,6 +27,17 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path: Path) -> AnyTokenizer:
     return found
 
 
+def test_ordinary_new_tokens_are_found_where_a_text_spells_them(tokenizer: AnyTokenizer, tmp_path: Path):
+    made, ids, new = with_tokens(tokenizer, ("[año]", "sat on"), special=False)
+    assert (ids, new) == ([tokenizer.size, tokenizer.size + 1], 2) and made.size == tokenizer.size + 2
+    assert made.encode("[año]x")[0] == ids[0] and ids[1] in made.encode(TEXT) and not set(ids) & made.special
+    assert made.token_bytes(ids[0]) == "[año]".encode() and made.decode(made.encode(TEXT)) == TEXT
+    made.save(tmp_path / "again")
+    again = load_tokenizer(tmp_path / "again")
+    assert again is not None and type(again) is type(tokenizer) and again.fingerprint == made.fingerprint
+    assert again.encode("a [año] b") == made.encode("a [año] b") and again.names == tokenizer.names
+
+
 def test_new_tokens_come_last_and_no_text_gives_them(tokenizer: AnyTokenizer, tmp_path: Path):
     made, ids, new = with_tokens(tokenizer, ("[START]", "[EXTRACT]"))
     assert (ids, new) == ([tokenizer.size, tokenizer.size + 1], 2) and made.size == tokenizer.size + 2

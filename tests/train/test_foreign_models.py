@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from amauta import metrics
+from amauta.adapt.settings import Adapters
 from amauta.base.errors import ConfigError, DataError, ModelError
 from amauta.hub import find_model
 from amauta.models import exchange
@@ -169,4 +170,4 @@ def test_refusals_come_before_the_weights_are_read(tiny: Tiny, base: Path, monke
     monkeypatch.setattr(exchange, "load", lambda *_, **__: pytest.fail("the weights were read"))
     for name, said in ((encoder, "kind=encoder"), (silent, "no chat template"), (bare, "without a tokenizer")):
         with pytest.raises(ModelError, match=said):
-            load_base(str(name), None, loop)
+            load_base(str(name), None, loop, Adapters())

@@ -35,12 +35,13 @@ def text(card: dict[str, Any]) -> str:
         *_flops(card["flops_per_token"]),
         *_weights_and_cache(card["memory"]),
         *_training(card["memory"]),
+        *_contract(card.get("contract", [])),
     ]
     return "\n".join(blocks)
 
 
 def _build(card: dict[str, Any]) -> Rows:
-    apart = {"name", "kind", "parameters", "parts", "flops_per_token", "memory"}
+    apart = {"name", "kind", "parameters", "parts", "flops_per_token", "memory", "contract"}
     return [[name, _plain(value)] for name, value in card.items() if name not in apart]
 
 
@@ -99,6 +100,23 @@ def _training(memory: dict[str, Any]) -> list[str]:
     if kept:
         lines += [say("card.activations", batch=_batch(memory["activations"])), _table(kept)]
     return lines
+
+
+def _contract(rows: list[dict[str, Any]]) -> list[str]:
+    """What became of the log-probs of its probes at each step of its life."""
+    from amauta.base.messages import say
+
+    if not rows:
+        return []
+    head = [say("contract.step"), "KL", say("contract.tolerated"), say("contract.largest"), say("contract.same"),
+            say("contract.perplexity"), ""]  # fmt: skip
+    lines = [
+        [row["step"], f"{row['kl']:.2g}", "-" if row["tolerance"] is None else f"{row['tolerance']:g}",
+         f"{row['largest_difference']:.2g}", f"{row['top1_agreement']:.1%}", f"× {row['perplexity_ratio']:.4g}",
+         "" if row["passed"] else say("contract.labelled")]
+        for row in rows
+    ]  # fmt: skip
+    return [say("contract.heading"), _table([head, *lines])]
 
 
 def _lengths(found: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 from typing_extensions import Doc
@@ -40,6 +40,7 @@ class Generate:
     batch: Annotated[int, Ge(1), Doc("prompts worked on at a time")] = 32
     device: Annotated[DeviceName, Doc("where to compute")] = "auto"
     dtype: Annotated[NumberType, Doc("type of the weights; auto is f32")] = "auto"
+    cache: Annotated[Literal["int8"] | None, Doc("keep what was read in 8 bits; left out: as the weights")] = None
     sampling: Annotated[Asked, Doc("how tokens are drawn")] = field(default_factory=Asked)
     search: Annotated[Search, Doc("looking for likely answers instead of drawing them")] = field(default_factory=Search)
     drafting: Annotated[Drafting, Doc("guessing tokens ahead")] = field(default_factory=Drafting)
@@ -83,7 +84,7 @@ def generate(settings: Generate) -> dict[str, Any]:
 
     prompts = [prompt for prompt in prompts for _ in range(settings.samples)]
 
-    model = load(settings.model, device=settings.device, dtype=settings.dtype)
+    model = load(settings.model, device=settings.device, dtype=settings.dtype, cache=settings.cache)
     asked = given(settings.sampling)
     for group in (settings.search, settings.drafting, settings.form):
         asked |= changed(group)

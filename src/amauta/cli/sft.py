@@ -29,6 +29,7 @@ def sft(settings: SftCommand) -> dict[str, Any]:
       amauta sft --model runs/base --data chats.jsonl --out runs/chat
       amauta sft --model runs/base --data chats.jsonl --out runs/chat --show-mask
       amauta sft --model smollm2 --data alpaca.json --out runs/chat --length 512 --too-long cut --json
+      amauta sft --model smollm2 --data chats.jsonl --out runs/small --adapter lora --adapter-rank 8
     """
     given = Sft(**{field.name: getattr(settings, field.name) for field in fields(Sft)})
     if settings.show_mask:

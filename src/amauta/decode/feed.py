@@ -82,6 +82,8 @@ class CachedFeed:
         self.cache = model.new_cache(rows, slots)
         self.sources = sources
         self.native = native_step(model) if sources is None else None
+        # torch would first make numbers of weights of few bits, which pays for no block
+        self.together = BLOCK if self.native is not None and self.native.few_bits else TOGETHER
         self.prefix_lm = bool(getattr(getattr(model, "spec", None), "prefix_lm", False))
 
     def start(self, prompts: Sequence[Sequence[int]]) -> Tensor:
@@ -95,10 +97,11 @@ class CachedFeed:
         if self.native is None or self.prefix_lm:
             return torch.stack([logits[-1] for logits in self._read(rows, prompts, last=True)])
         found: dict[int, Tensor] = {}
-        short = [i for i, prompt in enumerate(prompts) if len(prompt) <= TOGETHER]
+        short = [i for i, prompt in enumerate(prompts) if len(prompt) <= self.together]
+        one = self._step if self.native.few_bits else self._read
         for i in sorted(set(range(len(prompts))) - set(short)):
             for start in range(0, len(prompts[i]), BLOCK):
-                [found[i]] = self._read([rows[i]], [prompts[i][start : start + BLOCK]], last=True)
+                [found[i]] = one([rows[i]], [prompts[i][start : start + BLOCK]], last=True)
         for start in range(0, len(short), TOGETHER):
             some = short[start : start + TOGETHER]
             read = self._step([rows[i] for i in some], [prompts[i] for i in some], last=True)

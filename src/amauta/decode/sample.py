@@ -212,6 +212,6 @@ def fit(
 
 def check_finite(logits: Tensor) -> None:
     """NaN would be chosen silently, or kill the process on an accelerator."""
-    bad = logits.amax(-1).isnan() | logits.amax(-1).isinf()  # (B,)
+    bad = ~logits.amax(-1).isfinite()  # (B,)
     if bool(bad.any()):
         raise ModelError("decode.not-finite", number=int(bad.nonzero()[0, 0]) + 1, count=len(logits))

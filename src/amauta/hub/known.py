@@ -9,7 +9,7 @@ from typing import Literal
 from amauta.base.names import nearest
 
 ANY_MODEL = "a run, a model folder, a GGUF file, a known name (amauta models), or owner/model of a hub"  # in help
-Kind = Literal["folder", "gguf", "llama2c"]
+Kind = Literal["folder", "gguf", "llama2c", "adapter"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Literal, cast
 from amauta.base.errors import ModelError
 from amauta.base.messages import say
 from amauta.hub import remote
-from amauta.hub.find import CONFIG, find_model, models_in
+from amauta.hub.find import ADAPTER_CONFIG, CONFIG, find_model, models_in
 from amauta.hub.installed import fault_of, folder_of
 from amauta.hub.known import KNOWN, Known
 
@@ -75,7 +75,8 @@ def _folder(folder: Path) -> Listed:
 
 
 def _cached(repository: str, folder: Path, size: int) -> Listed:
-    kind = "folder" if (folder / CONFIG).is_file() else "gguf"
+    adapter = "adapter" if (folder / ADAPTER_CONFIG).is_file() else "gguf"
+    kind = "folder" if (folder / CONFIG).is_file() else adapter
     return Listed(
         repository, model_type(folder), kind, "installed", f"hub {repository}@{folder.name}", None, size, None,
         parameters(folder), folder,

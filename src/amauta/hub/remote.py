@@ -14,7 +14,7 @@ from pathlib import Path
 
 from amauta.base.errors import ModelError
 from amauta.base.messages import say
-from amauta.runs import CONFIG, raise_if_full
+from amauta.runs import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, raise_if_full
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 BESIDE = (  # of a model folder, beside its weights; also in the folders of a sentence encoder's modules
@@ -102,6 +102,8 @@ def choose(files: Collection[str], wanted: Wanted) -> list[str]:
     weights = sorted(file for file in files if any(_matches(file, pattern) for pattern in WEIGHTS))
     if any("/" not in file for file in weights) and CONFIG in files and not wanted.file:
         return weights + sorted(file for file in files if any(_matches(file, pattern) for pattern in BESIDE))
+    if {ADAPTER_CONFIG, ADAPTER_WEIGHTS} <= set(files) and not wanted.file:
+        return [ADAPTER_WEIGHTS, *sorted(file for file in files if any(_matches(file, pattern) for pattern in BESIDE))]
     fitting = [file for file in quantised if (wanted.file or "").lower() in file.lower()]
     if len(fitting) == 1:
         return fitting
@@ -143,7 +145,10 @@ def _cached(wanted: Wanted, unreached: ModelError) -> Got:
     try:
         folder = Path(
             snapshot_download(
-                wanted.repository, revision=wanted.revision, local_files_only=True, allow_patterns=[CONFIG]
+                wanted.repository,
+                revision=wanted.revision,
+                local_files_only=True,
+                allow_patterns=[CONFIG, ADAPTER_CONFIG],
             )
         )
     except OSError:  # no snapshot, or one whose config.json was never fetched

@@ -25,7 +25,7 @@ from amauta.losses.tokenwise import compared, select
 from amauta.models.exchange.opening import needed_tokenizer, read_weights, spec_of
 from amauta.models.transformer import Transformer
 from amauta.nn.capture import Capture
-from amauta.runs import Run
+from amauta.runs import CARD, Run
 from amauta.score import piece_logprobs
 from amauta.tokenize.chat import render_answers
 from amauta.tokenize.either import AnyTokenizer
@@ -219,7 +219,7 @@ def _fitting(masks: dict[str, SparseMask], path: Path, reference: Transformer) -
 def _card(found: Found) -> dict[str, Any]:
     """What the model's card says; {} where it has none that can be read."""
     try:
-        card = json.loads((found.path / "card.json").read_text(encoding="utf-8"))
+        card = json.loads((found.path / CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return card if isinstance(card, dict) else {}

@@ -15,22 +15,26 @@ from amauta.base.errors import ConfigError, ModelError
 from amauta.decode.constrain.constraint import Constrainer
 from amauta.decode.feed import check_ids, context_of, padded, vocabulary_of
 from amauta.decode.settings import Sampling, from_generation_config, prompt_room, settled
+from amauta.hub import Found
+from amauta.language_model.adapters import add, names, using
 from amauta.language_model.answer import Generation, Read, Stream
 from amauta.language_model.asked import Asked, asked
 from amauta.language_model.parts import opened
 from amauta.language_model.rows import PADDING, buckets, checked, packed_states, packs
 from amauta.language_model.write import write
 from amauta.losses.token import IGNORE, token_logprobs
+from amauta.models.adapters import switch
 from amauta.models.exchange.folder import GENERATION, check_place, ids_of, read_generation, write_model
+from amauta.models.exchange.opening import generation_of
 from amauta.models.ngram import NGram
-from amauta.runs import write_folder
+from amauta.runs import CARD, PROBES, write_folder
 from amauta.tokenize.chat import render
 from amauta.tokenize.either import AnyTokenizer, piece_bytes
 
 if TYPE_CHECKING:
     from amauta.models.transformer import Transformer
 
-KEPT_FILES = ("card.json",)  # what a model folder holds besides weights, tokenizer and settings
+KEPT_FILES = (CARD, PROBES)  # what a model folder holds besides weights, tokenizer and settings
 Message = Mapping[str, object]
 Prompt = str | Sequence[int]
 Rows = Sequence[Sequence[int]] | Tensor
@@ -58,12 +62,15 @@ class LanguageModel:
         folder: Path | None = None,
         *,
         name: str | None = None,
+        found: Found | None = None,
     ) -> None:
         self.model: Any = model
         self._tokenizer = tokenizer
         self.folder = folder
+        self.found = found  # where its weights are, against which adapters are checked
         self.name = name or str(folder or "-")
-        self.generation_config = read_generation(folder) if folder else {}
+        adapted = found is not None and found.kind == "adapter"  # whose settings may be the base's
+        self.generation_config = generation_of(found) if adapted else read_generation(folder) if folder else {}
         where = str(folder / GENERATION) if folder else GENERATION
         self._defaults = from_generation_config(self.generation_config)
         settled({}, self._defaults, GENERATION, where=where)  # a fault there is named there
@@ -104,6 +111,7 @@ class LanguageModel:
         prompts: str | Sequence[Prompt],
         *,
         batch: int = 32,
+        adapter: str | Sequence[str] | None = None,
         on_result: Callable[[Generation], object] | None = None,
         watch: Callable[[Any], object] | None = None,
         **settings: Any,
@@ -114,14 +122,15 @@ class LanguageModel:
         encoder-decoder reads the prompt in its encoder and writes an answer of its own. ``settings`` are the fields of
         ``Sampling`` (``max_tokens=40, temperature=0, stop="\\n"`` …), ``Search`` (``beams=4`` …), ``Drafting``
         (``draft="lookup"`` …; also a language model itself) and ``Constraining`` (``schema={…}``, ``regex=…`` …);
-        prompt i has ``seed + i``. ``watch`` is told how each token was chosen (``decode.sample.Choice``, or
-        ``decode.search.beam.Beams``).
+        prompt i has ``seed + i``. ``adapter``: those that are on for this call (() for none). ``watch`` is told how
+        each token was chosen (``decode.sample.Choice``, or ``decode.search.beam.Beams``).
 
         A single prompt that fails on its way raises its error; of several, that one's result has ``finish`` "failed"
         and the ``error``.
         """
         reads = [self.read(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
-        results = write(self, reads, self.asked(**settings), batch=batch, on_result=on_result, watch=watch)
+        with using(self, adapter):
+            results = write(self, reads, self.asked(**settings), batch=batch, on_result=on_result, watch=watch)
         if len(results) == 1 and results[0].failure is not None:
             raise results[0].failure
         return results
@@ -297,6 +306,27 @@ class LanguageModel:
         write_folder(folder, self._write)
 
     @property
+    def adapters(self) -> dict[str, bool]:
+        """The names of the adapters on this model, and whether each is on."""
+        return names(self)
+
+    def add_adapter(self, folder: str | Path, name: str | None = None) -> str:
+        """Put an adapter's folder on this model, switched on alone; its name, the folder's when left out."""
+        name = name or Path(folder).name
+        add(self, folder, name)
+        return name
+
+    def use(self, *adapters: str) -> None:
+        """Switch these adapters on and all others off: none at all leaves the base."""
+        switch(self.model, adapters)
+
+    def retokenize(self, tokenizer: AnyTokenizer) -> None:
+        """Another tokenizer, which knows more tokens."""
+        self._tokenizer = tokenizer
+        self.stop_ids |= frozenset(tokenizer.stops)
+        vars(self).pop("constrainer", None)
+
+    @property
     def has_tokenizer(self) -> bool:
         return self._tokenizer is not None
 
@@ -318,8 +348,8 @@ class LanguageModel:
             weights = next(self.model.parameters(), None) if isinstance(self.model, torch.nn.Module) else None
             device = "cpu" if weights is None else weights.device.type
             dtype = "bf16" if weights is not None and weights.dtype == torch.bfloat16 else "auto"
-            model, tokenizer, folder, known = opened(name, device, dtype)  # type: ignore[arg-type]
-            self._drafts[name] = LanguageModel(model, tokenizer, folder, name=known)
+            model, tokenizer, folder, found = opened(name, device, dtype)  # type: ignore[arg-type]
+            self._drafts[name] = LanguageModel(model, tokenizer, folder, name=name, found=found)
         return self._drafts[name]
 
     def token_bytes(self, id: int) -> bytes:

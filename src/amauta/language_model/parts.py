@@ -7,7 +7,7 @@ import torch
 
 from amauta.base.errors import ModelError
 from amauta.device import DeviceName, NumberType, pick
-from amauta.hub import find_model
+from amauta.hub import Found, find_model
 from amauta.models import exchange
 from amauta.models.exchange.opening import open_model
 from amauta.models.ngram import MODEL_TYPE as NGRAM
@@ -21,21 +21,26 @@ if TYPE_CHECKING:
 
 def opened(
     name: str | Path, device: DeviceName, dtype: NumberType
-) -> "tuple[Transformer | NGram, AnyTokenizer | None, Path | None, str]":
-    """The model called ``name``, its tokenizer if it has one, the folder that they came from if any, and its name.
+) -> "tuple[Transformer | NGram, AnyTokenizer | None, Path | None, Found | None]":
+    """The model called ``name``, its tokenizer if it has one, the folder that they came from if any, and what was
+    found (of an n-gram nothing).
 
     ModelError when there is none, or it cannot be computed.
     """
     if Path(name).name.endswith((".arpa", ".arpa.gz")):
         read = read_arpa(Path(name).expanduser())
-        return read, read.tokenizer, None, str(name)
+        return read, read.tokenizer, None, None
     found = find_model(name)
-    folder = found.path if found.kind == "folder" else None
-    if folder and exchange.read_config(exchange.sentence.encoder_folder(folder)).get("model_type") == NGRAM:
+    folder = found.path if found.kind in ("folder", "adapter") else None
+    if (
+        folder
+        and found.kind == "folder"
+        and exchange.read_config(exchange.sentence.encoder_folder(folder)).get("model_type") == NGRAM
+    ):
         counted = NGram.load(folder)
         if counted.tokenizer is None:
             raise ModelError("language_model.ngram-without-tokenizer", folder=folder)
-        return counted, counted.tokenizer, folder, str(folder)
+        return counted, counted.tokenizer, folder, None
     chosen = pick(device, "f32" if dtype == "auto" else dtype)
     model, tokenizer = open_model(found, device=chosen.device, dtype=chosen.autocast or torch.float32)
-    return model, tokenizer, folder, found.name
+    return model, tokenizer, folder, found

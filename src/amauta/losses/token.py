@@ -107,10 +107,17 @@ def _logits(rows: Tensor, table: Tensor, bias: Tensor | None, dtype: torch.dtype
 
 
 def chunk_gradient(
-    rows: Tensor, table: Tensor, ids: Tensor, z_loss: float, bias: Tensor | None = None, *, dynamic: bool = False
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """One chunk, worked by hand: its loss and the loss's gradient in rows (n, D), table (V, D) and bias (V,), if there
-    is one. IGNORE rows count nothing.
+    rows: Tensor,
+    table: Tensor,
+    ids: Tensor,
+    z_loss: float,
+    bias: Tensor | None = None,
+    *,
+    dynamic: bool = False,
+    frozen: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """One chunk, worked by hand: its loss and the loss's gradient in rows (n, D), table (V, D; None where it is
+    ``frozen``) and bias (V,), if there is one. IGNORE rows count nothing.
 
     With p = softmax(z), l = logsumexp(z) and the target's weight w: d loss/d z = w·(p - onehot) + 2·z_loss·l·p. w is 1,
     or with ``dynamic`` the target's p, held fixed (``dynamic_gradient``). Pure, so that it can be compiled.
@@ -129,22 +136,22 @@ def chunk_gradient(
     slope = (slope - weight * hit.float()) * counts  # (n, V)
     d_bias = None if bias is None else slope.sum(0)
     slope = slope.to(rows.dtype)
-    return loss, slope @ table, slope.T @ rows, d_bias
+    return loss, slope @ table, None if frozen else slope.T @ rows, d_bias
 
 
 def dynamic_gradient(
-    rows: Tensor, table: Tensor, ids: Tensor, z_loss: float, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    rows: Tensor, table: Tensor, ids: Tensor, z_loss: float, bias: Tensor | None = None, *, frozen: bool = False
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """As ``chunk_gradient`` for dynamic fine-tuning: a token's loss is ``-sg(p) log p`` with p the probability that the
     model gives it and sg a stopped gradient (Wu et al. 2025, arXiv 2508.05629, eq. 9).
 
     The paper sums over a sequence; here, as for every token loss, the sum is divided once by the supervised tokens of
     the step.
     """
-    return chunk_gradient(rows, table, ids, z_loss, bias, dynamic=True)
+    return chunk_gradient(rows, table, ids, z_loss, bias, dynamic=True, frozen=frozen)
 
 
-ChunkGradient = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor | None]]  # the arguments of chunk_gradient
+ChunkGradient = Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor | None]]  # the arguments of chunk_gradient
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -162,10 +169,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         gradient: ChunkGradient,
         bias: Tensor | None,
     ) -> Tensor:
+        learns = ctx.needs_input_grad[1]  # type: ignore[attr-defined]  # FunctionCtx is untyped
+        frozen = {} if learns else {"frozen": True}  # a third of the work, where an adapter learns
         with torch.autocast(hidden.device.type, enabled=False):
             total = hidden.new_zeros((), dtype=torch.float32)
             d_hidden = torch.empty_like(hidden)
-            d_table = torch.zeros_like(table, dtype=torch.float32)
+            d_table = torch.zeros_like(table if learns else table[:0], dtype=torch.float32)
             d_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
             weights, added = table.to(dtype), () if bias is None else (bias,)
             for start in range(0, targets.numel(), chunk):
@@ -173,10 +182,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 n = ids.numel()
                 if n < chunk:  # every chunk has one shape, so that compiled code is compiled once
                     rows, ids = F.pad(rows, (0, 0, 0, chunk - n)), F.pad(ids, (0, chunk - n), value=IGNORE)
-                loss, d_rows, d_weights, d_added = gradient(rows, weights, ids, z_loss, *added)
+                loss, d_rows, d_weights, d_added = gradient(rows, weights, ids, z_loss, *added, **frozen)
                 total += loss
                 d_hidden[start : start + n] = d_rows[:n]
-                d_table += d_weights
+                if d_weights is not None:
+                    d_table += d_weights
                 if d_bias is not None and d_added is not None:
                     d_bias += d_added
         kept = (d_hidden, d_table.to(table.dtype))
@@ -187,4 +197,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_table, *d_bias = ctx.saved_tensors  # type: ignore[attr-defined]  # FunctionCtx is untyped
         (factor,) = grads
-        return d_hidden * factor, d_table * factor, *(None,) * 5, d_bias[0] * factor if d_bias else None
+        learns = ctx.needs_input_grad[1]  # type: ignore[attr-defined]
+        return (
+            d_hidden * factor,
+            d_table * factor if learns else None,
+            *(None,) * 5,
+            d_bias[0] * factor if d_bias else None,
+        )

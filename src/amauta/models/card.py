@@ -4,11 +4,13 @@ A named size needs no torch here.
 """
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from amauta.base.errors import ModelError
 from amauta.base.names import nearest
 from amauta.models import count, memory
+from amauta.models.contract.rows import card_in
 from amauta.models.sizes import NAMED, named
 from amauta.models.spec import Spec
 
@@ -21,8 +23,14 @@ def spec_called(name: str, vocabulary: int | None = None) -> tuple[Spec, str]:
     Of a folder config.json is read, of a file its header; no weights. ``vocabulary`` replaces the model's own.
     Raises ModelError: nothing has this name, or a size needs a vocabulary, or an option is not computed here.
     """
+    spec, where, _ = _called(name, vocabulary)
+    return spec, where
+
+
+def _called(name: str, vocabulary: int | None) -> tuple[Spec, str, Path | None]:
+    """As ``spec_called``, and the folder or file where its weights are."""
     if name in NAMED:
-        return named(name, **({} if vocabulary is None else {"vocabulary": vocabulary})), "size"
+        return named(name, **({} if vocabulary is None else {"vocabulary": vocabulary})), "size", None
     from amauta.hub import find_model
 
     try:
@@ -39,12 +47,16 @@ def spec_called(name: str, vocabulary: int | None = None) -> tuple[Spec, str]:
         from amauta.models.exchange import gguf
 
         spec = gguf.read_spec(found.path)
+    elif found.kind == "adapter":
+        from amauta.models.exchange.opening import spec_of
+
+        spec = spec_of(found)
     else:
         from amauta.models.exchange import read_config, read_spec, sentence
 
         config = read_config(sentence.encoder_folder(found.path))
         spec = sentence.overlay(found.path, read_spec(config))
-    return spec if vocabulary is None else replace(spec, vocabulary=vocabulary), found.source
+    return spec if vocabulary is None else replace(spec, vocabulary=vocabulary), found.source, found.path
 
 
 def card(
@@ -56,7 +68,7 @@ def card(
     encoder-decoder (``length`` when left out); ``rows``: sequences at a time, for the cache and the activations.
     Raises ModelError: as ``spec_called``; a length beyond the model's positions.
     """
-    spec, where = spec_called(name, vocabulary)
+    spec, where, folder = _called(name, vocabulary)
     T = spec.context if length is None else length
     S = T if source is None else source
     for tokens in (T, S):
@@ -77,6 +89,7 @@ def card(
             "training": {optimizer: _states(spec, optimizer) for optimizer in memory.OPTIMIZERS},
             "activations": lengths | {"rows": rows} | _activations(spec, T, S, rows),
         },
+        **({"contract": held["contract"]} if folder and (held := card_in(folder)).get("contract") else {}),
     }
 
 

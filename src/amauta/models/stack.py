@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from amauta.models.ahead import Before, Input, before_of, shift_of, with_prompts
 from amauta.models.spec import Spec
 from amauta.nn import masks
 from amauta.nn.block import Block
@@ -21,6 +22,8 @@ class Stack(nn.Module):
     """``embed(token embeddings, …)``, then ``forward(x, …) → (B, T, D)``.
 
     ``causal``: a token sees what stands before it, else everything. ``cross``: it also looks at an encoder's states.
+    ``ahead``: what adapters put before the texts (``ahead.py``). Positions, here and in a cache, are counted without
+    it, places with it.
     """
 
     cos: Tensor
@@ -31,6 +34,7 @@ class Stack(nn.Module):
     def __init__(self, spec: Spec, layers: int, *, causal: bool, cross: bool = False) -> None:
         super().__init__()
         self.spec, self.causal, self.layers = spec, causal, layers
+        self.ahead: nn.ModuleList | None = None
         E = spec.embedded
         learned = spec.positions == "learned"
         self.positions = Embedding(spec.context + spec.position_offset, E) if learned else None
@@ -60,8 +64,12 @@ class Stack(nn.Module):
 
     def embed(self, x: Tensor, positions: Tensor, segments: Tensor | None) -> Tensor:  # (B, T, E) -> (B, T, D)
         """Positions, segments (all of the first where none are given), norm and map to the width of the layers."""
+        return self.placed(x, positions + shift_of(self), segments)
+
+    def placed(self, x: Tensor, places: Tensor, segments: Tensor | None) -> Tensor:  # (B, T, E) -> (B, T, D)
+        """The same at ``places``, whatever stands ahead."""
         if self.positions is not None:
-            x = x + self.positions(positions + self.spec.position_offset)
+            x = x + self.positions(places + self.spec.position_offset)
         if self.segments is not None:
             x = x + (self.segments.weight[0] if segments is None else self.segments(segments))
         if self.embedding_norm is not None:
@@ -82,18 +90,54 @@ class Stack(nn.Module):
         encoded_real: Tensor | None = None,  # (B, S)
         capture: Capture | None = None,
     ) -> Tensor:  # (B, T, D)
+        T, before = x.shape[1], before_of(self, x)
+        read = with_prompts(self, Input(x, positions + shift_of(self), real, documents))
+        x = self.through(
+            read.x, positions=positions, places=read.places, real=read.real, documents=read.documents, prefix=prefix,
+            cache=cache, encoded=encoded, encoded_real=encoded_real, capture=capture, before=before,
+        )  # fmt: skip
+        more = x.shape[1] - T
+        if not more or self.spec.kind == "encoder-decoder":  # a decoder looks at the states of prompts too
+            return x
+        if capture is not None:
+            capture.cut(more)
+        return x[:, more:]
+
+    def through(
+        self,
+        x: Tensor,  # (B, T, D), embedded
+        *,
+        positions: Tensor,  # (B, T), where a cache holds them
+        places: Tensor,  # (B, T), counted with what stands ahead
+        real: Tensor | None = None,
+        documents: Tensor | None = None,
+        prefix: Tensor | None = None,
+        cache: Cache | None = None,
+        encoded: Tensor | None = None,
+        encoded_real: Tensor | None = None,
+        capture: Capture | None = None,
+        before: Before | None = None,
+    ) -> Tensor:  # (B, T, D)
+        """The layers and the final norm."""
         span = x.shape[1] if cache is None else int(positions.max()) + 1
-        bias = None if self.relative is None else self._bias(positions, span, cache is not None)
+        bias = None if self.relative is None else self._bias(positions, places, span, cache is not None, before)
         kinds = {self.spec.windowed(layer) for layer in range(self.layers)}
         together = documents is not None and real is None and bias is None and capture is None
+        together = together and (before is None or before.seen is None)
         apart = masks.spans(documents) if together and not self.causal and not torch.compiler.is_compiling() else None
-        seen = {w: apart or self._mask(x, positions, span, w, real, documents, prefix, cache, bias) for w in kinds}
-        turns = {w: self._rotary(positions, w) for w in kinds}
+        seen: dict[bool, Tensor | masks.Spans | None] = dict.fromkeys(kinds, apart)
+        for w in kinds if apart is None else ():
+            mask = self._mask(x, positions, span, w, real, documents, prefix, cache)
+            if before is not None:
+                mask = before.widened(mask, places, self.spec.window if w else None)
+            seen[w] = _added(bias, mask)
+        turns = {w: self.rotary(places, w) for w in kinds}
         across = masks.encoding(real=encoded_real)
         _keep(capture, x)
         for layer, block in self.each():
             w = self.spec.windowed(layer)
-            x = block(x, seen[w], turns[w], cache, layer, positions, encoded, across, capture)
+            ahead = None if before is None else before.layers[layer]
+            x = block(x, seen[w], turns[w], cache, layer, positions, encoded, across, capture, ahead)
             if layer < self.layers - 1:
                 _keep(capture, x)
         x = x if self.norm is None else self.norm(x)
@@ -110,39 +154,38 @@ class Stack(nn.Module):
         documents: Tensor | None,
         prefix: Tensor | None,
         cache: Cache | None,
-        bias: Tensor | None,
     ) -> Tensor | None:
-        """Who sees whom in the layers with a window or without; with relative positions, their bias where one sees."""
+        """Who sees whom in the layers with a window or without."""
         window = self.spec.window if windowed else None
         if cache is not None:
-            seen = masks.cached(positions, span, window=window, prefix=prefix)
-        elif self.causal:
-            seen = masks.decoding(span, x.device, window=window, documents=documents, real=real, prefix=prefix)
-        else:
-            seen = masks.encoding(documents=documents, real=real)
-        if bias is None or seen is None:
-            return seen if bias is None else bias
-        return bias.masked_fill(~seen, -torch.inf)
+            return masks.cached(positions, span, window=window, prefix=prefix)
+        if self.causal:
+            return masks.decoding(span, x.device, window=window, documents=documents, real=real, prefix=prefix)
+        return masks.encoding(documents=documents, real=real)
 
-    def _bias(self, positions: Tensor, span: int, cached: bool) -> Tensor:
-        """(B or 1, H, T, S): what each distance adds to the scores."""
+    def _bias(self, positions: Tensor, places: Tensor, span: int, cached: bool, before: Before | None) -> Tensor:
+        """(B or 1, H, T, S): what each distance adds to the scores, the keys of ``before`` first."""
         assert self.relative is not None
-        keys = torch.arange(span, device=positions.device).expand(1, span) if cached else positions
-        distance = keys[:, None, :] - positions[:, :, None]  # (B, T, S)
-        if not cached and bool((positions == positions[:1]).all()):
+        if cached:
+            distance = torch.arange(span, device=positions.device) - positions[:, :, None]  # (B, T, S)
+        else:
+            distance = places[:, None, :] - places[:, :, None]
+        if before is not None:
+            distance = torch.cat([before.places - places[:, :, None], distance], dim=-1)
+        if not cached and bool((places == places[:1]).all()):
             distance = distance[:1]
         buckets = relative_bucket(
             distance, causal=self.causal, buckets=self.spec.relative_buckets, furthest=self.spec.relative_distance
         )
         return self.relative(buckets).permute(0, 3, 1, 2)
 
-    def _rotary(self, positions: Tensor, windowed: bool) -> Rotary | None:
-        """cos and sin of the positions, (B, T, 1, K/2) each."""
+    def rotary(self, places: Tensor, windowed: bool) -> Rotary | None:
+        """cos and sin of the places, (B, T, 1, K/2) each."""
         if self.spec.positions != "rotary":
             return None
         local = windowed and self.spec.local_theta is not None
         cos, sin = (self.local_cos, self.local_sin) if local else (self.cos, self.sin)
-        return cos[positions][:, :, None], sin[positions][:, :, None]
+        return cos[places][:, :, None], sin[places][:, :, None]
 
 
 def _scaled(spec: Spec) -> Tensor:
@@ -152,6 +195,13 @@ def _scaled(spec: Spec) -> Tensor:
     if scaling.kind == "linear":
         return frequency / scaling.factor
     return slowed(frequency, scaling.factor, scaling.low, scaling.high, scaling.original)
+
+
+def _added(bias: Tensor | None, seen: Tensor | None) -> Tensor | None:
+    """The mask; with relative positions, their bias where one sees."""
+    if bias is None or seen is None:
+        return seen if bias is None else bias
+    return bias.masked_fill(~seen, -torch.inf)
 
 
 def _keep(capture: Capture | None, x: Tensor) -> None:

@@ -1,12 +1,13 @@
 """The transformer: one class for decoders, encoders and encoder-decoders; the spec decides its manner."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from amauta.base.errors import ModelError
+from amauta.models import ahead
 from amauta.models.heads import POOLED, TABLED, Outputs, Table
 from amauta.models.spec import Spec
 from amauta.models.stack import Stack
@@ -26,6 +27,7 @@ class Transformer(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
+        self.adapters: dict[str, Any] = {}  # what was attached, by name (adapters/attach.py)
         self.embedding = Embedding(spec.vocabulary, spec.embedded)
         self.encoder: Stack | None = None
         self.decoder: Stack | None = None
@@ -41,6 +43,7 @@ class Transformer(nn.Module):
         if spec.shared_stacks and self.encoder is not None and self.decoder is not None:
             _share(self.encoder, self.decoder)
         self.outputs = Outputs(spec)
+        self.cache_dtype: torch.dtype | None = None  # of caches for which none is asked for; None: as the weights
 
     @classmethod
     def create(cls, spec: Spec, seed: int) -> "Transformer":
@@ -66,7 +69,12 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.embedding.weight.device
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its numbers; of weights of few bits, the one that they are made in."""
+        return getattr(self.embedding, "dtype", None) or self.embedding.weight.dtype
 
     @property
     def writes(self) -> bool:
@@ -79,24 +87,24 @@ class Transformer(nn.Module):
         return isinstance(self.decoder, Stack)
 
     def packed_rows(self) -> dict[Tensor, tuple[int, ...]]:
-        """Weights that hold several matrices one above another, with the rows of each: q|k|v, k|v and gate|up."""
-        found: dict[Tensor, tuple[int, ...]] = {}
+        """Parameters that hold several matrices one above another, with the rows of each: q|k|v, k|v and gate|up."""
+        held: list[tuple[nn.Module, tuple[int, ...]]] = []
         for part in self.modules():
             if isinstance(part, Attention | LocalAttention | LSHAttention):
-                found[part.qkv.weight] = part.split_sizes()
+                held.append((part.qkv, part.split_sizes()))
             elif isinstance(part, CrossAttention):
-                found[part.kv.weight] = (part.kv.out_features // 2,) * 2
+                held.append((part.kv, (part.kv.out_features // 2,) * 2))
             elif isinstance(part, FeedForward) and part.gated:
-                found[part.up.weight] = (part.up.out_features // 2,) * 2
-        return found
+                held.append((part.up, (part.up.out_features // 2,) * 2))
+        return {weight: rows for layer, rows in held if isinstance(weight := layer.weight, nn.Parameter)}
 
     def new_cache(self, rows: int, slots: int, dtype: torch.dtype | None = None) -> Cache:
-        """An empty cache for ``rows`` sequences of at most ``slots`` tokens."""
+        """An empty cache for ``rows`` sequences of at most ``slots`` tokens; int8 is a type too (``nn/cache.py``)."""
         spec = self.spec
         assert self.decoder is not None
         return Cache(
             self.decoder.layers, rows, slots, spec.groups, spec.head,
-            device=self.device, dtype=dtype or self.embedding.weight.dtype,
+            device=self.device, dtype=dtype or self.cache_dtype or self.dtype,
         )  # fmt: skip
 
     @overload
@@ -180,6 +188,8 @@ class Transformer(nn.Module):
         """The decoder's states."""
         assert self.decoder is not None
         positions = _places(ids, mask) if positions is None else positions
+        if encoded is not None and isinstance(self.encoder, Stack):
+            encoded_mask = ahead.encoded_mask(self.encoder, encoded, encoded_mask)
         if cache is not None:
             if encoded is not None:
                 cache.across_mask = encoded_mask
@@ -224,9 +234,10 @@ class Transformer(nn.Module):
         return found.squeeze(-1) if name == "value" else found
 
     def _over_vocabulary(self, head: Table, hidden: Tensor) -> Tensor:
-        table = self.embedding.weight if head.table is None else head.table.weight
+        table = self.embedding if head.table is None else head.table
         states = head.states(hidden)
-        logits = states @ table.type_as(states).T
+        product = getattr(table, "product", None)  # of a table of few bits, or one with an adapter's rows
+        logits = states @ table.weight.type_as(states).T if product is None else product(states)
         return logits if head.bias is None else logits + head.bias.type_as(logits)
 
     def pool(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -16,14 +16,18 @@ from amauta.nn.masks import Spans
 from amauta.nn.norms import RMSNorm
 from amauta.nn.positions import rotate
 
+KeysValues = tuple[Tensor, Tensor]
 SHORT = 512  # keys up to which a compiled product beats the fused kernel on a processor (benchmarks/pretrain.py)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Spans | None, scale: float, dropout: float = 0.0) -> Tensor:
-    """``softmax(scale · q kᵀ + mask) v``: q (B, T, H, K), k and v (B, S, G, K) → (B, T, H·K)."""
+    """``softmax(scale · q kᵀ + mask) v``: q (B, T, H, K), k and v (B, S, G, K) → (B, T, H·K).
+
+    Under ``Spans`` keys beyond T stand ahead of the text, and every document sees them.
+    """
     if isinstance(mask, Spans):
         rows = [
-            torch.cat([attend(*(x[b : b + 1, i:j] for x in (q, k, v)), None, scale, dropout) for i, j in row], dim=1)
+            torch.cat([attend(*_document(q, k, v, b, i, j), None, scale, dropout) for i, j in row], dim=1)
             for b, row in enumerate(mask.rows)
         ]
         return rows[0] if len(rows) == 1 else torch.cat(rows)
@@ -37,6 +41,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Spans | None, scale: 
         attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=heads != groups,
     )  # (B, H, T, K)  # fmt: skip
     return out.transpose(1, 2).flatten(2)
+
+
+def _document(q: Tensor, k: Tensor, v: Tensor, b: int, i: int, j: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens i..j of row b alone, with the keys and values that stand ahead of all."""
+    ahead = k.shape[1] - q.shape[1]
+    own = slice(b, b + 1), slice(ahead + i, ahead + j)
+    if not ahead:
+        return q[own], k[own], v[own]
+    before = slice(b, b + 1), slice(0, ahead)
+    return q[b : b + 1, i:j], *(torch.cat([x[before], x[own]], dim=1) for x in (k, v))
 
 
 def _attend_in_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
@@ -92,6 +106,16 @@ class Attention(nn.Module):
         """Rows of ``qkv`` that make q, k and v."""
         return self.heads * self.head_width, self.kv_heads * self.head_width, self.kv_heads * self.head_width
 
+    def project(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, D) -> queries (B, T, H, K), keys and values (B, T, G, K), normed and turned by their positions."""
+        B, T, _ = x.shape
+        q, k, v = (part.view(B, T, -1, self.head_width) for part in self.qkv(x).split(self.split_sizes(), dim=-1))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        return q, k, v
+
     def forward(
         self,
         x: Tensor,  # (B, T, D)
@@ -101,17 +125,19 @@ class Attention(nn.Module):
         layer: int = 0,
         positions: Tensor | None = None,  # (B, T), needed with a cache
         capture: Capture | None = None,
+        ahead: KeysValues | None = None,  # (1 or B, P, G, K) each; the mask then has P columns more, the first ones
     ) -> Tensor:  # (B, T, D)
-        B, T, _ = x.shape
-        q, k, v = (part.view(B, T, -1, self.head_width) for part in self.qkv(x).split(self.split_sizes(), dim=-1))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        q, k, v = self.project(x, rotary)
+        before = 0 if ahead is None else ahead[0].shape[1]
         if cache is not None:
             assert positions is not None and isinstance(mask, Tensor)
             cache.write(layer, k, v, positions)
-            k, v = (held.to(q.dtype) for held in cache.read(layer, mask.shape[-1]))
+            k, v = (held.to(q.dtype) for held in cache.read(layer, mask.shape[-1] - before))
+        if ahead is not None:
+            k, v = (
+                torch.cat([first.to(held.dtype).expand(len(held), -1, -1, -1), held], dim=1)
+                for first, held in zip(ahead, (k, v), strict=True)
+            )
         if capture is not None:
             assert not isinstance(mask, Spans)
             return self.out(_captured(q, k, v, mask, self.scale, capture, capture.attention))

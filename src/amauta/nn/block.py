@@ -6,7 +6,7 @@ from typing import Protocol
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from amauta.nn.attention import Attention, CrossAttention
+from amauta.nn.attention import Attention, CrossAttention, KeysValues
 from amauta.nn.cache import Cache
 from amauta.nn.capture import Capture
 from amauta.nn.feedforward import FeedForward
@@ -78,9 +78,11 @@ class Block(nn.Module):
         encoded: Tensor | None = None,
         encoded_mask: Tensor | None = None,
         capture: Capture | None = None,
+        ahead: KeysValues | None = None,  # what stands before the text in this layer, (1 or B, P, G, K) each
     ) -> Tensor:  # (B, T, D)
         post = self.place == "post"
-        given = self.attention(x if post else self.attention_norm(x), mask, rotary, cache, layer, positions, capture)
+        read = self.attention_input(x)
+        given = self.attention(read, mask, rotary, cache, layer, positions, capture, ahead)
         x = x + self._drop(given if self.attention_after is None else self.attention_after(given))
         x = self.attention_norm(x) if post else x
         if self.cross is not None and self.cross_norm is not None:
@@ -90,6 +92,10 @@ class Block(nn.Module):
         given = self.feedforward(x if post else self.feedforward_norm(x))
         x = x + self._drop(given if self.feedforward_after is None else self.feedforward_after(given))
         return self.feedforward_norm(x) if post else x
+
+    def attention_input(self, x: Tensor) -> Tensor:
+        """What the layer's attention reads of the stream, (B, T, D)."""
+        return x if self.place == "post" else self.attention_norm(x)
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x

@@ -25,6 +25,12 @@ class Capture:
     heads: list[Tensor] = field(default_factory=list)
     hidden: list[Tensor] = field(default_factory=list)
 
+    def cut(self, first: int) -> None:
+        """Forget the ``first`` tokens that read; keys stay."""
+        self.attention[:] = [weights[:, :, first:] for weights in self.attention]
+        self.cross[:] = [weights[:, :, first:] for weights in self.cross]
+        self.heads[:], self.hidden[:] = ([one[:, first:] for one in kept] for kept in (self.heads, self.hidden))
+
 
 def wanted(kinds: Iterable[str]) -> frozenset[str]:
     """The kinds, checked; ConfigError for one that there is not."""

@@ -18,10 +18,10 @@ from amauta.data.batches import Batch, Listed, PackedBatches, Piece
 from amauta.device import pick
 from amauta.hub import find_model
 from amauta.losses.token import IGNORE
-from amauta.models.exchange.export import CARD
 from amauta.models.exchange.opening import needed_tokenizer, read_weights, spec_of
 from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
+from amauta.runs import CARD
 from amauta.tokenize.chat import render_answers
 from amauta.tokenize.either import AnyTokenizer
 

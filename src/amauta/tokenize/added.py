@@ -1,4 +1,4 @@
-"""New special tokens in a tokenizer that is there already, and where in a text each of its tokens stands."""
+"""New tokens in a tokenizer that is there already, and where in a text each of its tokens stands."""
 
 from collections.abc import Sequence
 
@@ -13,24 +13,27 @@ from amauta.tokenize.tokenizer import Tokenizer
 START, DELIM, EXTRACT = "[START]", "[DELIM]", "[EXTRACT]"  # of fine-tuning in GPT-1's manner (Radford et al. 2018)
 
 
-def with_tokens(tokenizer: AnyTokenizer, names: Sequence[str]) -> tuple[AnyTokenizer, list[int], int]:
-    """A tokenizer that knows the special tokens ``names`` too, their ids, and how many of them are new.
+def with_tokens(
+    tokenizer: AnyTokenizer, names: Sequence[str], *, special: bool = True
+) -> tuple[AnyTokenizer, list[int], int]:
+    """A tokenizer that knows the tokens ``names`` too, their ids, and how many of them are new.
 
-    New ones have the last ids. ModelError for a name that is an ordinary entry of the vocabulary already: a text could
-    give it.
+    New ones have the last ids. ``special``: no text gives them; else they are found wherever a text spells them.
+    ModelError for a name that is an ordinary entry of the vocabulary already.
     """
     inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
-    special = {name: id for id, name in tokenizer.names.items()}
+    known = {name: id for id, name in tokenizer.names.items()}
     for name in names:
-        if name not in special and inner.token_to_id(name) is not None:
+        if name not in known and inner.token_to_id(name) is not None:
             raise ModelError("finetune.token-taken", name=name, id=inner.token_to_id(name))
-    new = [name for name in names if name not in special]
-    inner.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in new])
+    new = [name for name in names if name not in known]
+    added = [AddedToken(name, special=special, normalized=False) for name in new]
+    (inner.add_special_tokens if special else inner.add_tokens)(added)
     if isinstance(tokenizer, Tokenizer):
         made: AnyTokenizer = Tokenizer(inner, max_length=tokenizer.max_length)
     else:
         further = list(tokenizer.config.get("additional_special_tokens") or [])
-        config = {**tokenizer.config, "additional_special_tokens": [*further, *new]}
+        config = {**tokenizer.config} | ({"additional_special_tokens": [*further, *new]} if special else {})
         made = ForeignTokenizer(
             inner, config, generation=tokenizer.generation, template=tokenizer._template, where=tokenizer.where
         )

@@ -71,6 +71,7 @@ class ForeignTokenizer:
         self.size = max(vocabulary.values(), default=-1) + 1
         self.names = {id: one.content for id, one in sorted(inner.get_added_tokens_decoder().items()) if one.special}
         self.special = frozenset(self.names)
+        self._added = {id: one.content for id, one in inner.get_added_tokens_decoder().items() if not one.special}
         self._spelt = {name: str(tokens[name]) for name in NAMED if name in tokens}
         ids = {name: vocabulary[token] for name, token in self._spelt.items() if token in vocabulary}
         self.ends = _ids(self.generation.get("eos_token_id"), self.size, where)
@@ -152,6 +153,8 @@ class ForeignTokenizer:
         """
         self._known(id)
         piece = self.inner.id_to_token(id)
+        if id in self._added:  # spelt as in a text
+            return self._added[id].encode()
         return b"" if piece is None or id in self.special else _piece_bytes(piece, self._steps)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:

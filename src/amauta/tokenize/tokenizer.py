@@ -228,8 +228,12 @@ def _bytes_of_tokens(inner: tokenizers.Tokenizer, special: dict[int, str], where
     table = byte_characters()
     found = [b""] * inner.get_vocab_size()
     seen: set[bytes] = set()
+    added = {id: token.content for id, token in inner.get_added_tokens_decoder().items()}
     for piece, id in inner.get_vocab().items():
         if id in special:
+            continue
+        if id in added:  # spelt as in a text
+            found[id] = piece.encode()
             continue
         try:
             found[id] = bytes(table[character] for character in piece)

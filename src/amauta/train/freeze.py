@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from amauta.adapt.settings import EMBEDDINGS, HELD
+
 if TYPE_CHECKING:
     from amauta.models.transformer import Transformer
 
 Adapt = Literal["all", "embeddings"]  # what can be asked of a model that gets no new output
 TrainOnly = Literal["all", "embeddings", "output"]
-EMBEDDINGS = ("embedding.", "encoder.positions.", "decoder.positions.", "encoder.embedding_map.",
-              "decoder.embedding_map.", "outputs.language.table.", "outputs.masked.table.")  # fmt: skip
 
 
 def freeze(model: "Transformer", only: TrainOnly, new: tuple[str, ...] = ()) -> int:
@@ -19,8 +19,7 @@ def freeze(model: "Transformer", only: TrainOnly, new: tuple[str, ...] = ()) -> 
     "output": nothing that was pretrained. ``new`` are the beginnings of names that are trained in any case: an output
     that did not exist before has to be.
     """
-    held = ("outputs.language.bias",)  # BART's, which its authors' library never trains either
     kept = {"all": ("",), "embeddings": EMBEDDINGS, "output": ()}[only]
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith((*kept, *new)) and name not in held)
+        parameter.requires_grad_(name.startswith((*kept, *new)) and name not in HELD)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

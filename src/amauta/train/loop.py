@@ -15,9 +15,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -34,6 +34,7 @@ from amauta.optim.groups import Optimizers
 from amauta.optim.schedules import factor
 from amauta.optim.settings import Optim
 from amauta.runs import Run
+from amauta.train.aware import make_aware
 from amauta.train.settings import Loop
 
 Step = Callable[[Any, Batch], tuple[Tensor, int, dict[str, float]]]
@@ -62,6 +63,7 @@ class Work:
     evaluate: Callable[[], dict[str, float]] | None = None
     sample: Callable[[], Sequence[tuple[str, str]]] | None = None
     own: Sequence[dict[str, Any]] = ()  # AdamW's groups of parameters with a rate or a decay of their own
+    masks: Mapping[Tensor, Tensor] = field(default_factory=dict[Tensor, Tensor])  # of pruned weights: False stays at 0
 
 
 def train(run: Run, work: Work, settings: Loop, optim: Optim) -> dict[str, Any]:
@@ -71,6 +73,7 @@ def train(run: Run, work: Work, settings: Loop, optim: Optim) -> dict[str, Any]:
     before survives) and Interrupted (Ctrl-C or SIGTERM, after a checkpoint).
     """
     dtype = work.device.autocast or torch.float32
+    make_aware(work.model, settings.qat)
     optimizers = Optimizers(work.model, optim, splits=work.splits, muon_dtype=dtype, own=work.own)
     done = _restore(run, work, optimizers)
     rate = factor(optim, work.steps)
@@ -140,6 +143,9 @@ def _one_step(
         count += n
         for name, value in metrics.items():
             extras[name] = extras.get(name, 0.0) + value
+    for weight, mask in work.masks.items():
+        if weight.grad is not None:
+            weight.grad.mul_(mask)
     grads = [p.grad for p in optimizers.parameters if p.grad is not None]
     if count:
         torch._foreach_mul_(grads, 1.0 / count)
@@ -152,6 +158,9 @@ def _one_step(
     if clip and length > clip:
         torch._foreach_mul_(grads, clip / (length + 1e-6))
     optimizers.step(rate)
+    with torch.no_grad():  # Muon moves every entry of a matrix
+        for weight, mask in work.masks.items():
+            weight.mul_(mask)
     means = {name: float(value) / max(1, count) for name, value in extras.items()}
     return {"loss": loss, **means, "lr_factor": rate, "grad_norm": length, "supervised": count}
 
@@ -221,15 +230,30 @@ def _restore(run: Run, work: Work, optimizers: Optimizers) -> int:
     if latest is None:
         return 0
     groups, state = checkpoint.load(latest)
-    work.model.load_state_dict(groups["model"])
+    put_weights(work.model, groups["model"])
     optimizers.restore(groups.get("optimizer", {}))
     work.stream.restore(state["stream"])
     console.print(say("train.resumed", step=state["step"], steps=work.steps), markup=False, soft_wrap=True)
     return int(state["step"])
 
 
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint keeps of a model: everything, or where some weights are frozen those that learn."""
+    learning = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    if all(parameter.requires_grad for parameter in model.parameters()):
+        return model.state_dict()
+    return {name: parameter.detach() for name, parameter in learning.items()}
+
+
+def put_weights(model: nn.Module, kept: dict[str, Tensor]) -> None:
+    """Take back what ``weights_of`` gave; RunError where it is of another model."""
+    if kept.keys() != weights_of(model).keys():
+        raise RunError("train.other-weights", names=", ".join(sorted(kept.keys() ^ weights_of(model).keys())[:8]))
+    model.load_state_dict(kept, strict=False)
+
+
 def _save(run: Run, work: Work, optimizers: Optimizers, step: int, settings: Loop) -> None:
-    groups = {"model": work.model.state_dict(), "optimizer": optimizers.tensors()}
+    groups = {"model": weights_of(work.model), "optimizer": optimizers.tensors()}
     state = {"step": step, "steps": work.steps, "seed": settings.seed, "stream": work.stream.state()}
     checkpoint.save(run.checkpoint(step), groups, state)
     checkpoint.prune(run, settings.keep)

@@ -16,6 +16,7 @@ from amauta.models.exchange.opening import needed_tokenizer, spec_of
 from amauta.pages import Speech, template
 from amauta.runs import write_atomically
 from amauta.tokenize.either import AnyTokenizer
+from amauta.train.adapted import grown, left
 from amauta.train.dialogues import Prepared, Seen, prepare_dialogues
 from amauta.train.preflight import check_spec, check_units
 from amauta.train.settings import Sft
@@ -35,13 +36,14 @@ def show_mask(settings: Sft, language: str | None = None) -> dict[str, Any]:
     found = find_model(settings.model)
     spec = spec_of(found)
     check_spec(spec, settings.model)
-    tokenizer = needed_tokenizer(found, chat=True)
-    length = settings.length or min(spec.context, LONGEST_ROW)
+    tokenizer = grown(needed_tokenizer(found, chat=True), settings.adapters)
+    length = settings.length or min(left(spec, settings.adapters), LONGEST_ROW)
     made = prepare_dialogues(
         settings.data, tokenizer, length=length, too_long=settings.too_long, may_skip=settings.may_skip,
         loss_on=settings.loss_on, show=RECORDS,
     )  # fmt: skip
-    check_units(made.units, vocabulary=spec.vocabulary, ends=tokenizer.stops, where=", ".join(settings.data))
+    vocabulary, where = max(spec.vocabulary, tokenizer.size), ", ".join(settings.data)
+    check_units(made.units, vocabulary=vocabulary, ends=tokenizer.stops, where=where)
     stream = PackedBatches(Listed(made.units), rows=settings.loop.rows, length=length, seed=settings.loop.seed)
     result = figures(made, tokenizer, stream)
     write_atomically(settings.out / PAGE, page(made, tokenizer, stream, settings, result, language or spoken()))

@@ -26,11 +26,13 @@ from amauta.metrics import progress
 from amauta.models import count
 from amauta.models.exchange.folder import write_model
 from amauta.models.exchange.opening import needed_tokenizer, read_weights, spec_of, tokenizer_called
+from amauta.models.pruned import masks_of
 from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
 from amauta.runs import Run, write_folder
 from amauta.score import sequence_logprobs
 from amauta.tokenize.either import AnyTokenizer, documents, scored
+from amauta.train.adapted import adapted, unadapted
 from amauta.train.freeze import freeze
 from amauta.train.loop import Step, Work, train
 from amauta.train.manners import check_able, spec_as
@@ -52,6 +54,10 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
     """
     if settings.train_only != "all" and settings.start is None:
         raise ConfigError("train.only-of-a-start", train_only=settings.train_only)
+    if settings.adapters.any and settings.start is None:
+        raise ConfigError("train.adapter-of-nothing")
+    if settings.adapters.any and settings.train_only != "all":
+        raise ConfigError("train.adapter-and-only", train_only=settings.train_only)
     run, finished = open_run(settings, settings.loop, settings.out)
     if finished is not None:
         return finished
@@ -62,12 +68,14 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
     model = _model(settings, spec, tokenizer, start).to(device.device)
     if settings.train_only != "all":
         freeze(model, settings.train_only)
+    tokenizer = adapted(model, tokenizer, settings.adapters, loop.seed)
     length = settings.length or model.spec.context
     check_model(model, length, model.spec.limit or length)
     if settings.objective.objective != "causal":
-        check_tokens(settings.objective, tokenizer, spec, length)
+        check_tokens(settings.objective, tokenizer, model.spec, length)
     reader = read(settings.text, may_skip=settings.may_skip)
-    made = _material(settings, loop, device, model, tokenizer, _encode(run, settings, reader, tokenizer), length)
+    stored = token_store(run, reader, tokenizer, edges=settings.objective.objective == "causal")
+    made = _material(settings, loop, device, model, tokenizer, stored, length)
     stream, steps = stream_and_steps(made.units, loop, length, made.collate)
     work = Work(
         model=made.trained,
@@ -77,6 +85,7 @@ def pretrain(settings: Pretrain) -> dict[str, Any]:
         device=device,
         flops_per_token=made.flops_per_token,
         splits=made.trained.packed_rows(),
+        masks=masks_of(start, model),
         describe=lambda batch: describe(batch, made.units),
         evaluate=made.evaluate,
         sample=_sampler(settings, model, tokenizer),
@@ -194,21 +203,21 @@ def tokenizer_for(settings: Pretrain, start: Found | None) -> AnyTokenizer:
 
 def _model(settings: Pretrain, spec: Spec, tokenizer: AnyTokenizer, start: Found | None) -> Transformer:
     if start is not None:
-        model = read_weights(start, tokenizer)
+        model = unadapted(read_weights(start, tokenizer), start.name)
         model.spec = spec  # how a prompt is read is for the objective to say
         return model
     return Transformer.create(spec, derive(settings.loop.seed, "weights"))
 
 
-def _encode(run: Run, settings: Pretrain, reader: Reader, tokenizer: AnyTokenizer) -> store.TokenStore:
+def token_store(run: Run, reader: Reader, tokenizer: AnyTokenizer, *, edges: bool) -> store.TokenStore:
     """The training documents as a token store in the run's folder; an interrupted run finds its own again.
 
-    With their first and last tokens for next-token prediction, else as text alone.
+    ``edges``: with their first and last tokens, as next-token prediction has them, else as text alone.
     """
     folder = run.tokens("train")
     if folder.exists():
         return store.TokenStore.open(folder, fingerprint=tokenizer.fingerprint)
-    encode = documents if settings.objective.objective == "causal" else texts_alone
+    encode = documents if edges else texts_alone
     encoded = _documents(reader, tokenizer, encode)
     return store.write(folder, encoded, vocabulary=tokenizer.size, fingerprint=tokenizer.fingerprint)
 

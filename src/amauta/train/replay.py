@@ -3,6 +3,7 @@
 Batches are a function of seed and step, so nothing had to be kept for this but the run's settings and its data.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from amauta.base.errors import RunError
 from amauta.config import Positional
 from amauta.metrics import read as read_journal
 from amauta.runs import Run
+from amauta.train.distill.settings import Distill
 from amauta.train.policy.settings import Policy
 from amauta.train.prefer.settings import Prefer
 from amauta.train.reward.settings import Reward
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from amauta.models.spec import Spec
 
 # the settings of each kind of run, and the name that tells it in its file
-KINDS = ((Pretrain, "text"), (Reward, "centre"), (Prefer, "loss"), (Policy, "method"), (Sft, "data"))
+KINDS = (
+    (Distill, "lesson"), (Pretrain, "text"), (Reward, "centre"), (Prefer, "loss"), (Policy, "method"), (Sft, "data"),
+)  # fmt: skip
+Names = Sequence[str] | Mapping[int, str]  # of units
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def replay(settings: Replay) -> dict[str, Any]:
     elif isinstance(made, Policy):
         from amauta.train.policy.replay import replayed as look
     else:
-        look = _preferred if isinstance(made, Prefer) else _replayed
+        look = _distilled if isinstance(made, Distill) else _preferred if isinstance(made, Prefer) else _replayed
     found = {"step": settings.step, "loss": journal[settings.step - 1]["loss"], **look(run, made, settings.step)}
     supervised = sum(row["supervised"] for row in found["rows"])
     return found | {"supervised": supervised, "rows": found["rows"][: settings.rows]}
@@ -74,10 +79,20 @@ def _preferred(run: Run, made: Prefer, step: int) -> dict[str, Any]:
     return told | {"rows": rows}
 
 
+def _distilled(run: Run, made: Distill, step: int) -> dict[str, Any]:
+    from amauta.train.distill.replay import replayed
+
+    tokenizer, names, batches, told = replayed(run, made, step)
+    row = _row if made.objective.objective == "causal" else _corrupted_row
+    used = ((batch, r) for batch in batches for r in range(len(batch.units)) if batch.units[r])
+    return told | {"rows": [row(batch, r, names, tokenizer) for batch, r in used]}
+
+
 def _replayed(run: Run, made: Pretrain | Sft, step: int) -> dict[str, Any]:
     from amauta.data.batches import Collate, Listed, PackedBatches, Units, collate
     from amauta.hub import find_model
     from amauta.models.exchange.opening import needed_tokenizer, spec_of
+    from amauta.train.adapted import grown, left
     from amauta.train.dialogues import prepare_dialogues
     from amauta.train.pretrain import spec_for, tokenizer_for
     from amauta.train.start import LONGEST_ROW
@@ -87,14 +102,14 @@ def _replayed(run: Run, made: Pretrain | Sft, step: int) -> dict[str, Any]:
     units: Units
     laying: Collate = collate
     if isinstance(made, Pretrain):
-        tokenizer, spec = tokenizer_for(made, base), spec_for(made, base)
-        length = made.length or spec.context
+        tokenizer, spec = grown(tokenizer_for(made, base), made.adapters), spec_for(made, base)
+        length = made.length or left(spec, made.adapters)
         units, laying = _stored(run, made, tokenizer, spec, length)
         names = [f"document {document}" for document in units.document]
     else:
         assert base is not None
-        tokenizer, spec = needed_tokenizer(base), spec_of(base)
-        length = made.length or min(spec.context, LONGEST_ROW)
+        tokenizer, spec = grown(needed_tokenizer(base), made.adapters), spec_of(base)
+        length = made.length or min(left(spec, made.adapters), LONGEST_ROW)
         prepared = prepare_dialogues(
             made.data, tokenizer, length=length, too_long=made.too_long, may_skip=made.may_skip, loss_on=made.loss_on
         )
@@ -123,7 +138,7 @@ def _stored(run: Run, made: Pretrain, tokenizer: Any, spec: "Spec", length: int)
     return laid.units, laid.collate
 
 
-def _corrupted_row(batch: Any, r: int, names: list[str], tokenizer: Any) -> dict[str, Any]:
+def _corrupted_row(batch: Any, r: int, names: Names, tokenizer: Any) -> dict[str, Any]:
     """One row of another objective than the next token: what is read, with flags where something is predicted of what
     stands there, and ``target``, all that is predicted."""
     from amauta.losses.token import IGNORE
@@ -148,7 +163,7 @@ def _corrupted_row(batch: Any, r: int, names: list[str], tokenizer: Any) -> dict
     }
 
 
-def _row(batch: Any, r: int, names: list[str], tokenizer: Any) -> dict[str, Any]:
+def _row(batch: Any, r: int, names: Names, tokenizer: Any) -> dict[str, Any]:
     """One row as a reader sees it; a token carries a loss where it is predicted, so flags stand one to the right."""
     from amauta.losses.token import IGNORE
 
@@ -184,9 +199,12 @@ def _recomputed(
     from amauta import checkpoint
     from amauta.base.seeds import derive
     from amauta.device import pick
-    from amauta.models.exchange.opening import read_weights
+    from amauta.models.exchange.opening import needed_tokenizer, read_weights
     from amauta.models.transformer import Transformer
-    from amauta.train.loop import share_totals
+    from amauta.train.adapted import adapted
+    from amauta.train.aware import make_aware
+    from amauta.train.freeze import freeze
+    from amauta.train.loop import put_weights, share_totals
     from amauta.train.material import stepping
     from amauta.train.pretrain import causal_step
 
@@ -194,15 +212,19 @@ def _recomputed(
         model = Transformer.create(spec, derive(made.loop.seed, "weights"))
     else:
         model = read_weights(base, None)
+        if isinstance(made, Pretrain) and made.train_only != "all":
+            freeze(model, made.train_only)
+        adapted(model, needed_tokenizer(base), made.adapters, made.loop.seed)
     device = pick("cpu", "f32")
     if isinstance(made, Pretrain) and made.objective.objective != "causal":
         trained, work = stepping(made.objective, model, made.loop.seed, device)
     else:
         trained, work = model, causal_step(device, dynamic=isinstance(made, Sft) and made.dft)
+    make_aware(trained, made.loop.qat)
     if step > 1:
         if step - 1 not in run.complete_checkpoints():
             return None
-        trained.load_state_dict(checkpoint.load(run.checkpoint(step - 1))[0]["model"])
+        put_weights(trained, checkpoint.load(run.checkpoint(step - 1))[0]["model"])
     share_totals(batches)
     with torch.inference_mode():
         total = sum(float(work(trained.eval(), batch)[0]) for batch in batches)

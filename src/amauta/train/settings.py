@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
+from amauta.adapt.settings import Adapters
 from amauta.data.objective import Objective
 from amauta.device import DeviceName, NumberType
 from amauta.hub.known import ANY_MODEL
@@ -35,6 +36,10 @@ class Loop:
     dtype: Annotated[NumberType, Doc("of the matrix products; auto: bf16 where it is fast")] = "auto"
     threads: Annotated[int | None, Doc("threads; left out: all cores")] = None
     compile: Annotated[bool, Doc("compile the step; 25 s the first time, then from a cache")] = True
+    qat: Annotated[
+        Literal["int8", "int4"] | None,
+        Doc("compute every step with weights of so few bits, and keep them so: quantisation-aware training"),
+    ] = None
     resume: Annotated[bool, Doc("go on where an earlier run in this folder stopped")] = False
 
 
@@ -56,6 +61,7 @@ class Pretrain:
     z_loss: Annotated[float, Ge(0), Doc("weight of logsumexp², which keeps logits near 0")] = 0.0
     prompts: Annotated[tuple[str, ...], Doc("beginnings to sample from, before, during and after")] = ()
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
+    adapters: Adapters = field(default_factory=Adapters)
     loop: Loop = field(default_factory=Loop)
     optim: Optim = field(default_factory=Optim)
 
@@ -93,5 +99,6 @@ class Sft:
     ] = "drop"
     prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after")] = ()
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
+    adapters: Adapters = field(default_factory=Adapters)
     loop: Loop = field(default_factory=lambda: Loop(rows=8, epochs=3.0))
     optim: Optim = field(default_factory=lambda: Optim(optimizer="adamw", lr=3e-4))

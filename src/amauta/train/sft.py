@@ -10,6 +10,7 @@ from typing import Any
 from amauta.data.batches import Listed
 from amauta.data.read import read
 from amauta.models import count
+from amauta.models.pruned import masks_of
 from amauta.score import sequence_logprobs
 from amauta.train.dialogues import Prepared, prepare_dialogues
 from amauta.train.loop import Work, train
@@ -27,7 +28,7 @@ def sft(settings: Sft) -> dict[str, Any]:
     run, finished = open_run(settings, settings.loop, settings.out)
     if finished is not None:
         return finished
-    base = load_base(settings.model, settings.length, settings.loop)
+    base = load_base(settings.model, settings.length, settings.loop, settings.adapters)
     tokenizer, model, length, device, loop = base.tokenizer, base.model, base.length, base.device, base.loop
 
     def prepared(patterns: tuple[str, ...]) -> Prepared:
@@ -59,6 +60,7 @@ def sft(settings: Sft) -> dict[str, Any]:
         device=device,
         flops_per_token=count.training_flops(model.spec, length),
         splits=model.packed_rows(),
+        masks=masks_of(base.parent, model),
         describe=made.describe,
         evaluate=evaluate if heldout else None,
         sample=sampler(model, tokenizer, questions(tokenizer, settings.prompts)),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from amauta import __version__, config
+from amauta.adapt.settings import Adapters
 from amauta.base.errors import DataError, RunError
 from amauta.base.messages import say
 from amauta.data.batches import Collate, PackedBatches, Units, collate
@@ -21,12 +22,18 @@ from amauta.decode.settings import Sampling
 from amauta.device import Device, compiler, pick, threads
 from amauta.hub import Found, find_model
 from amauta.metrics import console, plain
+from amauta.models.adapters import attached, folder
+from amauta.models.adapters.attach import figures
+from amauta.models.contract.changed import begin
 from amauta.models.exchange.folder import write_model
 from amauta.models.exchange.opening import generation_of, needed_tokenizer, read_weights, spec_of, weight_files
+from amauta.models.pruned import PRUNED, pruned_by
 from amauta.models.transformer import Transformer
-from amauta.runs import Run, digest, write_atomically, write_folder
+from amauta.runs import CARD, Run, digest, write_atomically, write_folder
 from amauta.tokenize.chat import render
 from amauta.tokenize.either import AnyTokenizer, piece_bytes
+from amauta.train.adapted import adapted, unadapted
+from amauta.train.aware import keep_aware
 from amauta.train.preflight import check_model, check_spec
 from amauta.train.settings import Loop
 
@@ -69,9 +76,19 @@ class Base:
     loop: Loop
 
 
-def load_base(name: str, length: int | None, loop: Loop) -> Base:
-    """The model called ``name`` on the device of the loop, checked, with its tokenizer and the length of a row.
+def load_base(
+    name: str,
+    length: int | None,
+    loop: Loop,
+    adapters: Adapters,
+    *,
+    shaped: Callable[[Transformer], Transformer] | None = None,
+    also: tuple[str, ...] = (),
+) -> Base:
+    """The model called ``name`` on the device of the loop, checked, with its adapters, its tokenizer and the length of
+    a row.
 
+    ``shaped`` gives it another output before it gets adapters, and ``also`` names what is then trained beside them.
     ModelError, before any weights are read, for one that is not trained here, and for one without a chat template.
     """
     device, loop = prepare(loop)
@@ -80,6 +97,8 @@ def load_base(name: str, length: int | None, loop: Loop) -> Base:
     tokenizer = needed_tokenizer(found, chat=True)
     model = read_weights(found, tokenizer, device=device.device)
     model.spec = replace(model.spec, prefix_lm=False)  # from now on it reads one way
+    model = unadapted(model, name) if shaped is None else shaped(unadapted(model, name))
+    tokenizer = adapted(model, tokenizer, adapters, loop.seed, also=also)
     length = length or min(model.spec.context, LONGEST_ROW)
     check_model(model, length, model.spec.context)
     return Base(found, tokenizer, model, length, device, loop)
@@ -153,14 +172,19 @@ def conclude(
     parent: Found | None,
     files: Sequence[Path],
     generation: Mapping[str, Any] | None = None,
+    contract: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Write the finished model's folder (weights, tokenizer, card) whole or not at all, then what the run returns.
+    """Write the finished model's folder (weights, tokenizer, card, what it says of its probes) whole or not at all,
+    then what the run returns. Of a model with adapters these alone are written.
 
     The stage that the card names is that of the settings; the result's file is the mark of a finished run.
-    ``generation`` is what generation_config.json keeps, the parent's when left out.
+    ``generation`` is what generation_config.json keeps, the parent's when left out; ``contract`` the card's rows.
     """
     if generation is None:
         generation = generation_of(parent) if parent else None
+    result = {**result, **keep_aware(model)}
+    if attached(model):
+        result = {**result, **figures(model)}
     card = {
         "stage": type(settings).__name__.lower(),
         "made_by": f"amauta {__version__}",
@@ -168,11 +192,17 @@ def conclude(
         "settings": config.to_dict(settings),
         "figures": result,
         **lineage(parent, files),
+        **({"contract": list(contract)} if contract else {}),
     }
 
     def write(made: Path) -> None:
-        write_model(model.eval(), tokenizer, made, generation=generation)
-        write_atomically(made / "card.json", json.dumps(plain(card), indent=1, ensure_ascii=False) + "\n")
+        if attached(model):
+            assert parent is not None
+            folder.write(model.eval(), tokenizer, parent, made)
+        else:
+            write_model(model.eval(), tokenizer, made, generation=generation)
+        begin(model, tokenizer, made)
+        write_atomically(made / CARD, json.dumps(plain(card), indent=1, ensure_ascii=False) + "\n")
 
     write_folder(run.model, write)
     result = {**result, "model": str(run.model)}
@@ -181,12 +211,14 @@ def conclude(
 
 
 def lineage(parent: Found | None, files: Sequence[Path]) -> dict[str, Any]:
-    """Where a model comes from: its parent by name, source and content of its weights, its data by content."""
+    """Where a model comes from: its parent by name, source and content of its weights, its data by content; and what
+    pruned its weights, if they were."""
     data = [{"file": file.name, "sha256": digest(file)} for file in files]
     if parent is None:
         return {"parent": None, "data": data}
     weights = [{"file": file.name, "sha256": digest(file)} for file in weight_files(parent)]
-    return {"parent": {"name": parent.name, "source": parent.source, "weights": weights}, "data": data}
+    found = {"parent": {"name": parent.name, "source": parent.source, "weights": weights}, "data": data}
+    return found | ({PRUNED: step} if (step := pruned_by(parent)) else {})
 
 
 def _differences(kept: dict[str, Any], given: dict[str, Any], path: str = "") -> list[str]:

@@ -8,6 +8,10 @@ from typing import Annotated, Any, Literal, get_args
 from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
+from amauta.config import Positional
+from amauta.device import DeviceName, NumberType
+from amauta.hub.known import ANY_MODEL
+
 PreferenceMethod = Literal[
     "dpo", "cdpo", "robust", "ipo", "ipo-mean", "hinge", "kto", "orpo", "simpo", "cpo", "tdpo", "tdpo2", "sepo",
     "mapo", "sparsepo"
@@ -41,3 +45,13 @@ class Oracle:
     def preset(values: Mapping[str, Any]) -> dict[str, Any]:
         """What --quick stands for, below everything that was given."""
         return QUICK if values.get("quick") else {}
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A model against what it said when it was trained or imported."""
+
+    model: Annotated[str, Positional(), Doc(ANY_MODEL)]
+    tolerance: Annotated[float, Ge(0), Doc("the most KL, nats a place, between then and now")] = 1e-3
+    device: Annotated[DeviceName, Doc("where to compute")] = "auto"
+    dtype: Annotated[NumberType, Doc("type of the weights; auto: f32")] = "auto"

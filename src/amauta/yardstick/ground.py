@@ -80,26 +80,34 @@ def lay(settings: Yardstick, folder: Path) -> Ground:
     ground = Ground(folder)
     if ground.about.exists():
         return ground
+    told, heldout = lay_text(settings, ground)
+    tasks = _own_tasks(settings, ground) if settings.tasks else _world_tasks(settings, ground)
+    probes = _probes(settings, ground, [row["text"] for row in heldout])
+    learnt = {name: len(ground.texts(ground.task(name, "train"))) for name in tasks}
+    about = told | {"tasks": tasks, "probes": probes, "learnt": learnt}
+    write_atomically(ground.about, json.dumps(about, ensure_ascii=False, indent=1) + "\n")
+    return ground
+
+
+def lay_text(settings: Yardstick, ground: Ground) -> tuple[Record, list[Record]]:
+    """The text to learn and to hold out and a tokenizer of the former, without tasks: what was counted, and what is
+    held out."""
+    folder = ground.folder
     train, heldout = _texts(settings, folder)
     size = sum(len(row["text"].encode()) for row in train)
     least = 8 * settings.rows * settings.length
     if size < least or len(heldout) < FEWEST:
         raise DataError("yardstick.too-short", bytes=size, least=least, heldout=len(heldout), fewest=FEWEST)
-    _write(ground.train, train)
-    _write(ground.heldout, heldout)
+    write_records(ground.train, train)
+    write_records(ground.heldout, heldout)
     reserve = dict.fromkeys((*FOR["bert"], *FOR["t5"]))
     tokenizer = train_bpe([row["text"] for row in train], settings.vocabulary, reserve=reserve, allow_smaller=True)
     tokenizer.save(ground.tokenizer)
-    tasks = _own_tasks(settings, ground) if settings.tasks else _world_tasks(settings, ground)
-    probes = _probes(settings, ground, [row["text"] for row in heldout])
-    about = {
+    return {
         "corpus": list(settings.corpus) or ["smallworld"], "train_documents": len(train), "train_bytes": size,
         "heldout_documents": len(heldout), "heldout_bytes": sum(len(row["text"].encode()) for row in heldout),
-        "vocabulary": tokenizer.size, "tasks": tasks, "probes": probes,
-        "learnt": {name: len(ground.texts(ground.task(name, "train"))) for name in tasks},
-    }  # fmt: skip
-    write_atomically(ground.about, json.dumps(about, ensure_ascii=False, indent=1) + "\n")
-    return ground
+        "vocabulary": tokenizer.size,
+    }, heldout  # fmt: skip
 
 
 def pair_of(row: Row) -> Pair:
@@ -130,7 +138,7 @@ def _texts(settings: Yardstick, folder: Path) -> tuple[list[Record], list[Record
         curate(Curate(text=settings.corpus, out=made, heldout=HELDOUT_SHARE, split="tail", document_characters=limit))
         sides = (made / "train.jsonl", made / "heldout.jsonl")
     else:
-        write_world(_world(settings, folder / "world", max(100, most // WORLD_BYTES)))
+        write_world(small_world(settings, folder / "world", max(100, most // WORLD_BYTES)))
         sides = (folder / "world" / "documents.train.jsonl", folder / "world" / "documents.heldout.jsonl")
     return _drawn(sides[0], most), _drawn(sides[1], HELDOUT_BYTES)
 
@@ -149,7 +157,7 @@ def _drawn(path: Path, most: int) -> list[Record]:
     return found
 
 
-def _world(settings: Yardstick, out: Path, documents: int) -> SmallWorld:
+def small_world(settings: Yardstick, out: Path, documents: int) -> SmallWorld:
     """The small world with so many documents, and little of what is not asked for here."""
     return SmallWorld(
         out=out, documents=documents, labels=settings.examples, heldout_labels=settings.heldout_examples,
@@ -162,13 +170,13 @@ def _world_tasks(settings: Yardstick, ground: Ground) -> list[str]:
     """Two tasks of the small world, in two languages, whatever the corpus is."""
     world = ground.folder / "world"
     if not world.exists():
-        write_world(_world(settings, world, 1))
+        write_world(small_world(settings, world, 1))
     for name, share in WORLD_TASKS.items():
         learnt = max(1, round(share * settings.examples))
         for side, most in (("train", learnt), ("heldout", settings.heldout_examples)):
             rows = read([str(world / f"labels.{name}.{side}.jsonl")]).each(lambda row: row.value)
             kept = [{key: value[key] for key in ("text", "text_pair", "label") if key in value} for _, value in rows]
-            _write(ground.task(name, side), kept[:most])
+            write_records(ground.task(name, side), kept[:most])
     return list(WORLD_TASKS)
 
 
@@ -185,7 +193,7 @@ def _own_tasks(settings: Yardstick, ground: Ground) -> list[str]:
             if not rows:
                 raise DataError("yardstick.short-task", file=file)
             Random(derive(0, "yardstick", file.name, side)).shuffle(rows)
-            _write(ground.task(file.stem, side), rows[:most])
+            write_records(ground.task(file.stem, side), rows[:most])
         names.append(file.stem)
     return names
 
@@ -195,12 +203,12 @@ def _probes(settings: Yardstick, ground: Ground, heldout: list[str]) -> list[str
     random = Random(derive(0, "yardstick", "order"))
     found = {"order": [pair for text in heldout if (pair := swapped(text, random))]}
     if not settings.corpus:
-        found["facts"] = _facts(_world(settings, ground.folder, 1))
+        found["facts"] = _facts(small_world(settings, ground.folder, 1))
     for file in read(settings.minimal_pairs).files if settings.minimal_pairs else []:
         found[file.stem] = [pair for _, pair in read([str(file)]).each(pair_of)]
     for name, pairs in found.items():
         Random(derive(0, "yardstick", "probe", name)).shuffle(pairs)
-        _write(ground.probe(name), [{"good": good, "bad": bad} for good, bad in pairs[: settings.pairs]])
+        write_records(ground.probe(name), [{"good": good, "bad": bad} for good, bad in pairs[: settings.pairs]])
     return list(found)
 
 
@@ -217,5 +225,6 @@ def _facts(settings: SmallWorld) -> list[Pair]:
     ]  # fmt: skip
 
 
-def _write(path: Path, rows: Iterable[Record]) -> None:
+def write_records(path: Path, rows: Iterable[Record]) -> None:
+    """JSON lines, whole or not at all."""
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,14 +1,12 @@
 """The whole yardstick: what was done stands in the folder, a cell for each system and seed, and is not done again."""
 
 import json
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from amauta import config
-from amauta.base.errors import Interrupted, RunError
-from amauta.base.messages import say
+from amauta.base.errors import RunError
 from amauta.device import pick, threads
 from amauta.metrics import console, plain
 from amauta.models.ngram import NGram
@@ -16,6 +14,7 @@ from amauta.models.ngram_settings import Estimator, TrainNgram
 from amauta.runs import Run, write_atomically
 from amauta.train.ngram import train_ngram
 from amauta.yardstick import gather, page, plots, tables
+from amauta.yardstick.cells import Cell, Cells, quiet
 from amauta.yardstick.ground import Ground, lay
 from amauta.yardstick.measuring import Counted, figures, opened
 from amauta.yardstick.settings import NOT_IDENTITY, Part, Yardstick
@@ -23,7 +22,6 @@ from amauta.yardstick.systems import ENCODER, FAMILIES, NGRAM, TABLE, WITH_PAIRS
 from amauta.yardstick.training import Plan, plans, trained
 from amauta.yardstick.transfer import counted, learned, most_frequent
 
-Cell = dict[str, Any]
 NEEDED: dict[Part, tuple[System, ...]] = {
     "families": FAMILIES, "objectives": tuple(TABLE.values()), "nsp": (ENCODER, WITH_PAIRS), "start": FAMILIES,
 }  # fmt: skip
@@ -93,15 +91,15 @@ def _parts(settings: Yardstick, ground: Ground, planned: dict[str, Plan]) -> Cel
 
 
 class Bench:
-    """Makes cells, or finds them finished in ``out/cells``."""
+    """Makes the cells of each part."""
 
     def __init__(self, settings: Yardstick, ground: Ground, planned: dict[str, Plan]) -> None:
         self.settings, self.ground, self.planned = settings, ground, planned
         self.tasks: list[str] = ground.facts()["tasks"]
         self.device = pick(settings.device, settings.dtype)
         each = len(planned) + (len(FAMILIES) if "start" in settings.parts else 0)
-        self.total = settings.seeds * each + ("families" in settings.parts)  # cells, that of the n-gram model with them
-        self.seen: set[Path] = set()
+        total = settings.seeds * each + ("families" in settings.parts)  # that of the n-gram model with them
+        self.cell = Cells(settings.out, total).cell
 
     def each(self, systems: tuple[System, ...], make: Callable[[System, int], Cell], mark: str = "") -> dict[str, Any]:
         """A cell of each system and seed, all systems with one seed before the next seed."""
@@ -111,20 +109,6 @@ class Bench:
                 cell = self.cell(mark + system.name, seed, lambda system=system, seed=seed: make(system, seed))
                 found[system.name].append(cell)
         return found
-
-    def cell(self, name: str, seed: int | None, make: Callable[[], Cell]) -> Cell:
-        path = self.settings.out / "cells" / (f"{name}.json" if seed is None else f"{name}.seed-{seed}.json")
-        self.seen.add(path)
-        if path.exists():
-            return json.loads(path.read_text(encoding="utf-8"))
-        console.print(say("yardstick.cell", done=len(self.seen), total=self.total, name=path.stem), markup=False)
-        try:
-            with quiet():
-                made = plain(make())
-        except Interrupted as stopped:
-            raise Interrupted("yardstick.interrupted", name=path.stem, folder=self.settings.out) from stopped
-        write_atomically(path, json.dumps(made, ensure_ascii=False, indent=1) + "\n")
-        return made
 
     def ngram(self) -> Cell:
         """The n-gram model: counted on all of the training text, in one pass and without matrix products."""
@@ -171,13 +155,3 @@ class Bench:
 def _ngrams(model: NGram) -> int:
     """Probabilities that an n-gram model holds, of all orders."""
     return sum(len(table.log_p) for table in model.tables)
-
-
-@contextmanager
-def quiet() -> Generator[None, None, None]:
-    """Without the notes of the commands that are run here; errors are raised and so are not lost."""
-    before, console.quiet = console.quiet, True
-    try:
-        yield
-    finally:
-        console.quiet = before

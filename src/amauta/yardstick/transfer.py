@@ -2,11 +2,13 @@
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from amauta.adapt.settings import Adapters
 from amauta.data.read import read
 from amauta.metrics import read as read_lines
 from amauta.models.ngram import NGram
@@ -33,30 +35,44 @@ NGRAM_ORDER = 3  # of a class's own model: a task has few records
 INPUT = "{task}: {{text}}{pair} target:"  # as Raffel et al. 2020 lay out an example for a language model (3.2.1)
 
 
-def learned(system: System, model: Path, task: str, seed: int, settings: Yardstick, ground: Ground, folder: Path, *,
-            watched: bool = False) -> dict[str, Any]:  # fmt: skip
+def learned(
+    system: System,
+    model: Path | str,
+    task: str,
+    seed: int,
+    settings: Yardstick,
+    ground: Ground,
+    folder: Path,
+    *,
+    watched: bool = False,
+    adapters: Adapters | None = None,
+    lr: float | None = None,
+) -> dict[str, Any]:
     """What a model is after learning a task: ``accuracy`` and ``loss`` on its held-out records, and with ``watched``
     the ``curve`` of both, [step, loss, accuracy].
 
     An encoder learns in the manner of BERT, a decoder in that of GPT-1 without its auxiliary loss (so that the loss is
     the task's alone), an encoder-decoder and the systems of the T5 table in that of T5; there the likeliest of the
-    classes' names is the answer, which needs no lucky spelling from models so small.
+    classes' names is the answer, which needs no lucky spelling from models so small. ``adapters`` learn in place of the
+    model, at the rate ``lr``; how many numbers learn is ``trained``.
     """
     train, heldout = (str(ground.task(task, side)) for side in ("train", "heldout"))
     records = len(ground.texts(Path(train)))
     steps = max(1, round(settings.epochs * records / ROWS))
     t5 = system.manner == "t5"
+    optim = OPTIM[system.manner] if lr is None else replace(OPTIM[system.manner], lr=lr)
     run = Run(folder / f"task.{task}")
     result = finetune(Finetune(
         model=str(model), task=(train,), heldout=(heldout,), out=run.folder, manner=system.manner,
         input=_input(task, Path(train)) if t5 else None, rank=t5, see_prompt=system.see_prompt, lm_weight=0.0,
-        length=settings.length, measures=("accuracy",), optim=OPTIM[system.manner],
+        length=settings.length, measures=("accuracy",), optim=optim, adapters=adapters or Adapters(),
         loop=Loop(steps=steps, rows=ROWS, evaluate_every=max(1, steps // LOOKS) if watched else 0, save_every=NEVER,
                   seed=seed, device=settings.device, dtype=settings.dtype, threads=settings.threads, compile=False,
                   resume=True),
     ))  # fmt: skip
     looks = [row for row in read_lines(run.metrics) if "heldout_loss" in row]
     found = {"accuracy": result["accuracy"], "loss": result["heldout_loss"], "steps": steps}
+    found |= {name: result[name] for name in ("trained", "tokens_per_second")}
     if watched:
         found["curve"] = [[row["step"], row["heldout_loss"], row["accuracy"]] for row in looks]
     shutil.rmtree(run.folder)

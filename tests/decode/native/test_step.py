@@ -7,9 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from amauta.adapt.settings import Adapters
 from amauta.decode.feed import feed_for
 from amauta.decode.native import build
 from amauta.decode.native.step import native_step, why_not
+from amauta.models.adapters import as_plain, attach
 from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
 from amauta.nn import attention
@@ -160,3 +162,28 @@ def test_without_a_compiler_torch_computes(monkeypatch, tmp_path):
     monkeypatch.setattr(build.subprocess, "run", fails)
     assert build.library.__wrapped__() is None
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_adapters_are_left_to_torch_until_they_stand_in_the_weights():
+    model = made()
+    attach(model, Adapters(adapter=("lora",), adapter_rank=3), seed=5)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(".b"):
+                weight.normal_(std=0.2, generator=torch.Generator().manual_seed(len(name)))
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    ids = ids_of(model, 7)
+    wanted = read(model, ids)
+    assert why_not(model) == "adapters that are not merged"
+    with as_plain(model):
+        assert why_not(model) is None
+        assert torch.allclose(read(model, ids, native_step(model)), wanted, atol=1e-4 * wanted.abs().max().item())
+    assert why_not(model) == "adapters that are not merged"
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+
+
+def test_what_cannot_stand_in_the_weights_stays_where_it_is():
+    model = made()
+    attach(model, Adapters(adapter=("houlsby",), adapter_width=4), seed=5)
+    with as_plain(model):
+        assert why_not(model) == "adapters that are not merged"

@@ -11,6 +11,7 @@ from amauta.device import compiler, instructions
 from amauta.runs import cache_folder, write_atomically
 
 FLAGS = ("-O3", "-march=native", "-std=c++20", "-fopenmp", "-fPIC", "-shared", "-ffp-contract=fast")
+SOURCES = ("step.cpp", "few_bits.h", "lanes.h")
 LONGEST = 300  # seconds
 
 
@@ -20,18 +21,18 @@ def library() -> ctypes.CDLL | None:
     command = compiler()
     if command is None or Path(command).name == "cl":
         return None
-    source = resources.files("amauta.decode.native").joinpath("step.cpp").read_bytes()
-    known = b"\0".join((source, command.encode(), " ".join((*FLAGS, *instructions())).encode()))
+    sources = {name: resources.files("amauta.decode.native").joinpath(name).read_bytes() for name in SOURCES}
+    known = b"\0".join((*sources.values(), command.encode(), " ".join((*FLAGS, *instructions())).encode()))
     file = cache_folder() / "native" / f"step-{hashlib.sha256(known).hexdigest()[:16]}.so"
     try:
         if not file.exists():
-            _compile(command, source, file)
+            _compile(command, sources, file)
         return ctypes.CDLL(str(file))
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def _compile(command: str, source: bytes, file: Path) -> None:
+def _compile(command: str, sources: dict[str, bytes], file: Path) -> None:
     """Beside its place first, so that a killed process leaves no half library."""
     import tempfile
 
@@ -40,10 +41,10 @@ def _compile(command: str, source: bytes, file: Path) -> None:
     torch_libraries = Path(torch.__file__).parent / "lib"  # one OpenMP for both, or they fight for the cores
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "step.so"
-        code = Path(folder) / "step.cpp"
-        code.write_bytes(source)
+        for name, source in sources.items():
+            (Path(folder) / name).write_bytes(source)
         subprocess.run(
-            [command, *FLAGS, f"-L{torch_libraries}", "-o", str(made), str(code)],
+            [command, *FLAGS, f"-L{torch_libraries}", "-o", str(made), str(Path(folder) / SOURCES[0])],
             check=True, capture_output=True, timeout=LONGEST,
         )  # fmt: skip
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -14,103 +14,12 @@
 #include <cstring>
 #include <vector>
 
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
+#include "few_bits.h"
+#include "lanes.h"
 
 namespace {
 
-constexpr int LANES = 16;   // of one sum; the processor's own width may be smaller
-constexpr int SUMS = 2;     // that run side by side
-constexpr int TILE = 8;     // tokens that are worked on at a time
-constexpr int AHEAD = 4096; // bytes by which weights are called for before they are needed
-constexpr int SPINS = 4000; // looks at the barrier before a thread sleeps
-
-typedef float Floats __attribute__((vector_size(LANES * 4)));
-typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
-typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
-
-struct Bf16 { uint16_t bits; };
-
-inline float widen(float x) { return x; }
-inline float widen(Bf16 x) {
-    uint32_t word = uint32_t(x.bits) << 16;
-    float out;
-    std::memcpy(&out, &word, 4);
-    return out;
-}
-inline void narrow(float x, float *out) { *out = x; }
-inline void narrow(float x, Bf16 *out) { // to the nearest, ties to even
-    uint32_t word;
-    std::memcpy(&word, &x, 4);
-    out->bits = x != x ? 0x7fc0 : uint16_t((word + 0x7fff + ((word >> 16) & 1)) >> 16);
-}
-
-// What is multiplied at once: SIZE numbers of a type, and how their products are added to a sum of LANES.
-template <class W> struct Chunk {
-    static constexpr int SIZE = LANES;
-    Floats values;
-    explicit Chunk(const float *from) { std::memcpy(&values, from, sizeof values); }
-    void add(const Chunk &other, Floats &sum) const { sum += values * other.values; }
-};
-#ifdef __AVX512BF16__
-template <> struct Chunk<Bf16> {
-    static constexpr int SIZE = 2 * LANES;
-    __m512bh values;
-    explicit Chunk(const Bf16 *from) : values((__m512bh)_mm512_loadu_si512(from)) {}
-    void add(const Chunk &other, Floats &sum) const {
-        sum = (Floats)_mm512_dpbf16_ps((__m512)sum, values, other.values);
-    }
-};
-#else
-template <> struct Chunk<Bf16> {
-    static constexpr int SIZE = LANES;
-    Floats values;
-    explicit Chunk(const Bf16 *from) {
-        Halves halves;
-        std::memcpy(&halves, from, sizeof halves);
-        values = (Floats)(__builtin_convertvector(halves, Words) << 16);
-    }
-    void add(const Chunk &other, Floats &sum) const { sum += values * other.values; }
-};
-#endif
-
-typedef float Eight __attribute__((vector_size(32)));
-typedef float Four __attribute__((vector_size(16)));
-
-inline Eight halves(Floats x) {
-    Eight parts[2];
-    std::memcpy(parts, &x, sizeof x);
-    return parts[0] + parts[1];
-}
-
-inline float total(Floats x) { // by halves: the compiler keeps them in registers
-    Eight eight = halves(x);
-    Four four[2];
-    std::memcpy(four, &eight, sizeof eight);
-    four[0] += four[1];
-    return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
-}
-
-// The same sums in the same order for B tokens; of eight the shuffles are shared, which cost as much as the products.
-template <int B> inline void totals(const Floats *x, float *out) {
-    if constexpr (B != 8) {
-        for (int b = 0; b < B; b++) out[b] = total(x[b]);
-    } else {
-        Eight four[4], two[2];
-        for (int i = 0; i < 4; i++) {
-            Eight a = halves(x[2 * i]), b = halves(x[2 * i + 1]);
-            four[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11) +
-                      __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
-        }
-        for (int i = 0; i < 2; i++)
-            two[i] = __builtin_shufflevector(four[2 * i], four[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13) +
-                     __builtin_shufflevector(four[2 * i], four[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15);
-        Eight one = __builtin_shufflevector(two[0], two[1], 0, 2, 4, 6, 8, 10, 12, 14) +
-                    __builtin_shufflevector(two[0], two[1], 1, 3, 5, 7, 9, 11, 13, 15);
-        std::memcpy(out, &one, sizeof one);
-    }
-}
+constexpr int SPINS = 40000; // looks at the barrier before a thread sleeps: tens of microseconds, less than to wake it
 
 // out[b] = w · x_b for one row of a matrix and B tokens. Memory is what a step waits for: the row is read once, in one
 // stream, and what comes next is called for in time. Several sums run side by side, as each waits for its last addition.
@@ -183,7 +92,7 @@ extern "C" {
 struct Norm { const float *gain, *bias; }; // no gain: no norm; no bias: none
 
 struct Layer {
-    const void *qkv, *out, *up, *down;
+    Matrix qkv, out, up, down;
     const float *qkv_bias, *out_bias, *up_bias, *down_bias;
     Norm before_attention, after_attention, before_feedforward, after_feedforward, queries, keys;
     int64_t window; // 0: none
@@ -192,11 +101,11 @@ struct Layer {
 
 struct Model {
     const Layer *layers;
-    const void *table; // (V, D)
+    Matrix table; // (V, D)
     const float *table_bias;
     Norm last;
     int64_t depth, width, heads, groups, head, inner, vocabulary;
-    int64_t half_weights; // 1: bf16, of weights and cache; 0: f32
+    int64_t half_weights; // 1: bf16, of weights as they are and of the cache; 0: f32
     int64_t layer_norm;   // 1: layer norm; 0: root mean square
     int64_t activation;   // as ACTIVATIONS of step.py
     int64_t gated, rotary;
@@ -258,6 +167,7 @@ template <class W> struct Worker {
     std::vector<float> weights; // own: (S or D)
     std::vector<float> gates;   // own: (its part of F, N)
     std::vector<W> normed;      // own: (N, D)
+    Input input;                // own: what a matrix of few bits is given
 
     W *place(void *cache, int64_t layer, int64_t row, int64_t position) const {
         return (W *)cache + ((layer * t.cache_rows + row) * t.slots + position) * m.groups * m.head;
@@ -272,10 +182,17 @@ template <class W> struct Worker {
         return normed.data();
     }
 
-    void project(const void *w, const float *bias, int64_t rows, int64_t width, const W *x, float *out,
+    // take(row, token, w_row · x_token) for these rows; `again`: the same tokens as the last time
+    template <class Take>
+    void product(const Matrix &w, Share rows, int64_t width, const W *x, int64_t count, Take take, bool again = false) {
+        if (w.kind == WHOLE) return multiply((const W *)w.numbers, rows.from, rows.to, width, x, count, take);
+        if (!again) input.read(w, x, count, width);
+        multiply_few(w, rows.from, rows.to, input, count, take);
+    }
+
+    void project(const Matrix &w, const float *bias, int64_t rows, int64_t width, const W *x, float *out,
                  bool adding = false) {
-        Share mine = share(rows, thread, threads);
-        multiply((const W *)w, mine.from, mine.to, width, x, t.count, [&](int64_t row, int64_t n, float value) {
+        product(w, share(rows, thread, threads), width, x, t.count, [&](int64_t row, int64_t n, float value) {
             value += bias ? bias[row] : 0;
             out[n * rows + row] = adding ? out[n * rows + row] + value : value;
         });
@@ -283,7 +200,7 @@ template <class W> struct Worker {
     }
 
     // onto the residual, through a norm where there is one
-    void project_and_add(const void *w, const float *bias, int64_t width, const W *x, const Norm &after) {
+    void project_and_add(const Matrix &w, const float *bias, int64_t width, const W *x, const Norm &after) {
         if (!after.gain) return project(w, bias, m.width, width, x, t.x, true);
         project(w, bias, m.width, width, x, given);
         for (int64_t n = thread; n < t.count; n += threads) {
@@ -336,11 +253,11 @@ template <class W> struct Worker {
     }
 
     void feed_forward(const Layer &layer) {
-        const W *x = norms(layer.before_feedforward, t.count), *up = (const W *)layer.up;
+        const W *x = norms(layer.before_feedforward, t.count);
         int64_t F = m.inner;
         Share mine = share(F, thread, threads);
         gates.resize((mine.to - mine.from) * t.count);
-        multiply(up, mine.from, mine.to, m.width, x, t.count, [&](int64_t row, int64_t n, float value) {
+        product(layer.up, mine, m.width, x, t.count, [&](int64_t row, int64_t n, float value) {
             value = activate(m.activation, value + (layer.up_bias ? layer.up_bias[row] : 0));
             if (m.gated)
                 gates[(row - mine.from) * t.count + n] = value;
@@ -348,22 +265,21 @@ template <class W> struct Worker {
                 narrow(value, inner + n * F + row);
         });
         if (m.gated)
-            multiply(up + F * m.width, mine.from, mine.to, m.width, x, t.count,
-                     [&](int64_t row, int64_t n, float value) {
-                         value += layer.up_bias ? layer.up_bias[F + row] : 0;
-                         narrow(value * gates[(row - mine.from) * t.count + n], inner + n * F + row);
-                     });
+            product(layer.up, {F + mine.from, F + mine.to}, m.width, x, t.count,
+                    [&](int64_t row, int64_t n, float value) {
+                        value += layer.up_bias ? layer.up_bias[row] : 0;
+                        narrow(value * gates[(row - F - mine.from) * t.count + n], inner + n * F + row - F);
+                    }, true);
         barrier.meet();
         project_and_add(layer.down, layer.down_bias, F, inner, layer.after_feedforward);
     }
 
     void logits() {
         const W *x = norms(m.last, t.wanted_count, t.wanted);
-        Share mine = share(m.vocabulary, thread, threads);
-        multiply((const W *)m.table, mine.from, mine.to, m.width, x, t.wanted_count,
-                 [&](int64_t row, int64_t n, float value) {
-                     t.logits[n * m.vocabulary + row] = value + (m.table_bias ? m.table_bias[row] : 0);
-                 });
+        product(m.table, share(m.vocabulary, thread, threads), m.width, x, t.wanted_count,
+                [&](int64_t row, int64_t n, float value) {
+                    t.logits[n * m.vocabulary + row] = value + (m.table_bias ? m.table_bias[row] : 0);
+                });
     }
 
     void run() {
@@ -392,7 +308,7 @@ template <class W> void run(const Model &m, const Tokens &t, int threads) {
 #pragma omp single
         barrier.threads = omp_get_num_threads();
         Worker<W>{m, t, barrier, omp_get_thread_num(), omp_get_num_threads(),
-                  mixed.data(), given.data(), attended.data(), inner.data(), {}, {}, {}}.run();
+                  mixed.data(), given.data(), attended.data(), inner.data(), {}, {}, {}, {}}.run();
     }
 }
 

@@ -58,7 +58,7 @@ class CachedStates:
         chosen = torch.tensor(choice, device=rows.device) + K * torch.arange(len(choice), device=rows.device)
         chosen = chosen.repeat_interleave(K)  # (N·K,)
         at = cache.lengths.clamp(max=cache.slots - 1)
-        for held in (cache.keys, cache.values):
+        for held in cache.held:
             held[:, rows, at] = held[:, chosen, at]
         cache.lengths += 1
         if len(going) < len(choice):

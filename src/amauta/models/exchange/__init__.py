@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from amauta.base.errors import ModelError
 from amauta.base.names import did_you_mean
-from amauta.models.exchange import layout, sentence
+from amauta.models.exchange import layout, quantized, sentence
 from amauta.models.exchange.weights import SINGLE, Weights
 from amauta.models.ngram import MODEL_TYPE as NGRAM
 from amauta.models.spec import Spec
@@ -50,12 +50,14 @@ def save(model: "Transformer", folder: Path, *, special: Mapping[str, Any] | Non
     """Write config.json, generation_config.json and model.safetensors; ``special`` holds bos/eos/pad token ids."""
     from safetensors.torch import save as serialise
 
+    if model.adapters:
+        raise ModelError("adapters.not-plain", names=", ".join(model.adapters))
     spec = model.spec
     module, config = _written_as(spec)
-    dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
-    config = {"model_type": module.MODEL_TYPE, "dtype": dtype, "torch_dtype": dtype, **(special or {}), **config}
-    tensors = {name: value.detach().cpu() for name, value in model.named_parameters()}  # a shared one once
-    names = module.layout(spec)
+    dtype, few = str(model.dtype).removeprefix("torch."), quantized.entry(model)
+    config = {"model_type": module.MODEL_TYPE, "dtype": dtype, "torch_dtype": dtype, **(special or {}), **config, **few}
+    tensors = {name: value.cpu() for name, value in quantized.tensors_of(model).items()}  # a shared one once
+    names = None if few else module.layout(spec)
     theirs = tensors if names is None else layout.to_theirs(names, tensors, bare=not spec.outputs)
     folder.mkdir(parents=True, exist_ok=True)
     whole = {name: value.contiguous() for name, value in theirs.items()}
@@ -82,9 +84,12 @@ def load(folder: Path, *, device: "torch.device | str" = "cpu", dtype: "torch.dt
     config = read_config(within)
     module = family(config.get("model_type", ""))
     with Weights(within) as weights:
-        spec = sentence.overlay(folder, _spec(module, config, weights.names))
-        model = Transformer(spec)
-        ours = _ours(module, spec, weights, model) | sentence.tensors(folder)
+        if (said := quantized.said_in(config)) is not None:
+            model, ours = quantized.read(said, weights, dtype or torch.float32)
+        else:
+            spec = sentence.overlay(folder, _spec(module, config, weights.names))
+            model = Transformer(spec)
+            ours = _ours(module, spec, weights, model) | sentence.tensors(folder)
     put(model, ours, dtype or torch.float32, folder)
     return model.to(device).eval()
 
@@ -136,6 +141,8 @@ def spec_in(folder: Path) -> Spec:
 
 def _spec(module: ModuleType, config: Mapping[str, Any], names: Collection[str] = ()) -> Spec:
     try:
+        if (few := quantized.spec_in(config)) is not None:
+            return few
         return dataclasses.replace(module.to_spec(dict(config), names), family=module.MODEL_TYPE)
     except KeyError as error:
         raise ModelError("exchange.no-option", name=error.args[0]) from None

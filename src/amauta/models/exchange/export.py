@@ -3,7 +3,6 @@
 ``gguf/write.py`` does the same for GGUF; both compare by ``readback.py``.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,19 @@ import torch
 from amauta.base.errors import ModelError
 from amauta.hub import Found
 from amauta.models import exchange
+from amauta.models.contract.changed import recorded, write_life
+from amauta.models.contract.probes import answers
 from amauta.models.exchange.folder import check_place, write_model
 from amauta.models.exchange.opening import generation_of, open_model
 from amauta.models.exchange.readback import compare, other_ids
 from amauta.models.exchange.sentence import encoder_folder
 from amauta.models.exchange.weights import Weights
+from amauta.models.quantized import in_full
 from amauta.models.transformer import Transformer
 from amauta.runs import write_folder
 from amauta.tokenize.either import AnyTokenizer
 from amauta.tokenize.files import load_tokenizer
 
-CARD = "card.json"
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 _HELD = {"BF16": "bf16", "F16": "f16"}  # as safetensors spells them
 
@@ -31,8 +32,8 @@ def export_folder(found: Found, folder: Path, *, dtype: str | None = None) -> di
     """Write the model that was found into ``folder``, whole or not at all; an older model there is replaced.
 
     ``dtype``: f32, bf16 or f16; that of the source's own folder when left out, f32 for a file. Returns {"folder",
-    "model_type", "dtype", "bytes", "tokenizer", "kl", "largest_difference", "top1_agreement", "tolerance"}, the last
-    four as ``readback.compare`` says them of the model in f32 and of what was read back.
+    "model_type", "dtype", "bytes", "tokenizer", "kl", "largest_difference", "top1_agreement", "perplexity_ratio",
+    "tolerance"}, the last five as ``readback.compare`` says them of the model in f32 and of what was read back.
 
     Raises ModelError: no model, something else stands at ``folder``, the tensors, the log-probs or the tokenizer that
     were read back are others. What stood at ``folder`` then stays as it was.
@@ -44,11 +45,12 @@ def export_folder(found: Found, folder: Path, *, dtype: str | None = None) -> di
 
     def write(made: Path) -> None:
         cast = Transformer(model.spec)
-        exchange.put(cast, dict(model.named_parameters()), DTYPES[dtype], folder)
+        exchange.put(cast, dict(in_full(model).named_parameters()), DTYPES[dtype], folder)
         write_model(cast, tokenizer, made, generation=generation_of(found))
-        if found.kind == "folder" and (found.path / CARD).is_file():
-            shutil.copyfile(found.path / CARD, made / CARD)
-        figures.update(_read_back(model, cast, tokenizer, made, folder, dtype))
+        again = _read_back(cast, tokenizer, made, folder, dtype)
+        figures.update(compare(model, again, tokenizer, folder, type=dtype))
+        kept, row = recorded(found, model, tokenizer), {"step": f"export {dtype}", **figures, "passed": True}
+        write_life(found, made, kept, row, answers(again, kept.rows), settings={"dtype": dtype})
 
     write_folder(folder, write)
     return {
@@ -71,9 +73,9 @@ def held_dtype(found: Found) -> str:
 
 
 def _read_back(
-    model: Transformer, written: Transformer, tokenizer: AnyTokenizer | None, made: Path, folder: Path, dtype: str
-) -> dict[str, Any]:
-    """Compare the folder ``made`` with what was to be written, and with the model in f32."""
+    written: Transformer, tokenizer: AnyTokenizer | None, made: Path, folder: Path, dtype: str
+) -> Transformer:
+    """What the folder ``made`` gives, in f32. ModelError where it is not what was to be written."""
     again = exchange.load(made, dtype=DTYPES[dtype])
     seen = dict(again.named_parameters())
     names = [name for name, value in written.named_parameters() if not torch.equal(value, seen[name])]
@@ -82,4 +84,4 @@ def _read_back(
     back = load_tokenizer(made)
     if tokenizer is not None and (back is None or (text := other_ids(tokenizer, back)) is not None):
         raise ModelError("exchange.tokenizer-differs", folder=folder, text="" if back is None else text[:40])
-    return compare(model, again.float(), tokenizer, folder, type=dtype)
+    return again.float()

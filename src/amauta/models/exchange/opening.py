@@ -1,4 +1,5 @@
-"""A model and its tokenizer from whatever was found under a name: a folder, a GGUF file, a llama2.c checkpoint."""
+"""A model and its tokenizer from whatever was found under a name: a folder, a GGUF file, a llama2.c checkpoint, an
+adapter with the model that it was made for."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,14 @@ import torch
 from amauta.base.errors import ModelError
 from amauta.hub import Found, find_model
 from amauta.models import exchange
+from amauta.models.adapters.merging import flattened, why_not
+from amauta.models.adapters.reading import base_of, check_base, put_on, spec_over
 from amauta.models.exchange.folder import read_generation
 from amauta.models.exchange.sentence import encoder_folder
 from amauta.models.exchange.weights import files_of
 from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
+from amauta.runs import ADAPTER_WEIGHTS
 from amauta.tokenize.either import AnyTokenizer
 from amauta.tokenize.files import load_tokenizer
 from amauta.tokenize.foreign import ForeignTokenizer
@@ -20,6 +24,9 @@ from amauta.tokenize.foreign import ForeignTokenizer
 
 def tokenizer_of(found: Found) -> AnyTokenizer | None:
     """The tokenizer alone; None where a folder has none."""
+    if found.kind == "adapter":
+        own = load_tokenizer(found.path)  # it knows tokens that the base's does not
+        return own if own is not None else tokenizer_of(base_of(found.path))
     if found.kind == "gguf":
         from amauta.models.exchange.gguf.tokenizer import load_tokenizer as of_gguf
 
@@ -51,6 +58,8 @@ def needed_tokenizer(found: Found, *, chat: bool = False) -> AnyTokenizer:
 
 def spec_of(found: Found) -> Spec:
     """The spec of the model: of a folder config.json and the names of its tensors are read, of a file its header."""
+    if found.kind == "adapter":
+        return spec_over(spec_of(base_of(found.path)), found.path)
     if found.kind == "gguf":
         from amauta.models.exchange import gguf
 
@@ -64,11 +73,15 @@ def spec_of(found: Found) -> Spec:
 
 def generation_of(found: Found) -> dict[str, Any]:
     """What its generation_config.json says; {} where it has none."""
+    if found.kind == "adapter":
+        return read_generation(found.path) or generation_of(base_of(found.path))
     return read_generation(found.path) if found.kind == "folder" else {}
 
 
 def weight_files(found: Found) -> list[Path]:
-    """The files that hold the weights, in a fixed order."""
+    """The files that hold the weights, in a fixed order; an adapter's come after its base's."""
+    if found.kind == "adapter":
+        return [*weight_files(base_of(found.path)), found.path / ADAPTER_WEIGHTS]
     return files_of(encoder_folder(found.path)) if found.kind == "folder" else [found.path]
 
 
@@ -86,9 +99,20 @@ def read_weights(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    merge: bool = True,
 ) -> Transformer:
-    """The model alone, in evaluation mode. ModelError where it is damaged, or ``tokenizer`` has more entries."""
-    if found.kind == "gguf":
+    """The model alone, in evaluation mode. An adapter is written into the weights of its base where it can be (no
+    bottleneck, no prefix, no base of few bits) unless ``merge`` is False; else it is attached under the name "base".
+
+    ModelError where something is damaged, ``tokenizer`` has more entries, or an adapter was made for another base.
+    """
+    if found.kind == "adapter":
+        base = base_of(found.path)
+        check_base(found.path, base, weight_files(base))
+        model = read_weights(base, None, device=device, dtype=dtype)  # an adapter itself, where it could not be merged
+        model = put_on(model, found.path, name=f"base{len(model.adapters) or ''}")
+        model = (flattened(model) if merge and why_not(model) is None else model).eval()
+    elif found.kind == "gguf":
         from amauta.models.exchange import gguf
 
         model = gguf.load(found.path, device=device, dtype=dtype)

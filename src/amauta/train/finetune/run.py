@@ -21,13 +21,17 @@ from amauta.grades import USUAL, check_extra
 from amauta.hub import Found, find_model
 from amauta.metrics import plain
 from amauta.models import count
+from amauta.models.adapters import attached
 from amauta.models.exchange.opening import needed_tokenizer, read_weights, spec_of
+from amauta.models.pruned import masks_of
 from amauta.models.reshape import reshaped, with_head
 from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
 from amauta.runs import Run, write_atomically
 from amauta.tokenize.added import DELIM, EXTRACT, START, with_tokens
 from amauta.tokenize.either import AnyTokenizer
+from amauta.train.adapted import adapted, grown, left, unadapted
+from amauta.train.aware import keep_aware
 from amauta.train.finetune.grading import Grader
 from amauta.train.finetune.layout import Layout, Prepared, check_able
 from amauta.train.finetune.settings import Finetune
@@ -93,13 +97,11 @@ def _one(settings: Finetune) -> dict[str, Any]:
     if heldout is not None:
         check_extra(_measures(settings, task))
     tokenizer, spec, fresh = _target(settings, found, task)
-    layout = Layout(settings, task, tokenizer, spec, _length(settings, spec))
+    room = replace(spec, context=left(spec, settings.adapters))
+    layout = Layout(settings, task, tokenizer, room, _length(settings, room))
     made = layout.prepare(task)
-    base = read_weights(found, None if fresh else tokenizer)
-    model = reshaped(base, spec, derive(loop.seed, "head"), fresh=fresh)
-    trained = freeze(model, settings.train_only, () if settings.manner == "t5" else _new(base, model))
-    if not trained:
-        raise ConfigError("finetune.nothing-trained", train_only=settings.train_only, manner=settings.manner)
+    base = unadapted(read_weights(found, None if fresh or settings.adapters.any else tokenizer), found.name)
+    model, trained = _trained(settings, needed_tokenizer(found), base, spec, fresh)
     model = model.to(device.device)
     start = _start(settings, spec, tokenizer)
     step = _step(settings, task, device)
@@ -115,6 +117,7 @@ def _one(settings: Finetune) -> dict[str, Any]:
         device=device,
         flops_per_token=_flops(spec, made, apart=start is not None),
         splits=model.packed_rows(),
+        masks=masks_of(found, model),
         describe=partial(_places, made),
         evaluate=None if grader is None else partial(grader, model),
     )
@@ -122,6 +125,28 @@ def _one(settings: Finetune) -> dict[str, Any]:
     result |= {"skipped": task.skipped, "kind": task.kind, "labels": list(task.labels), "trained": trained, **leaked}
     files = [*task.files, *(heldout.files if heldout else [])]
     return conclude(run, settings, _finished(model), tokenizer, result, parent=found, files=files)
+
+
+def _trained(
+    settings: Finetune, known: AnyTokenizer, base: Transformer, spec: Spec, fresh: int
+) -> tuple[Transformer, int]:
+    """The model of ``spec`` with the base's weights, and how many numbers of it are trained."""
+    seed, adapters = derive(settings.loop.seed, "head"), settings.adapters
+    if not adapters.any:
+        adapted(base, known, adapters, seed)  # which has nothing to do, and says so where a model cannot learn
+        model = reshaped(base, spec, seed, fresh=fresh)
+        trained = freeze(model, settings.train_only, () if settings.manner == "t5" else _new(base, model))
+        if not trained:
+            raise ConfigError("finetune.nothing-trained", train_only=settings.train_only, manner=settings.manner)
+        return model, trained
+    if settings.train_only != "all":
+        raise ConfigError("train.adapter-and-only", train_only=settings.train_only)
+    model = reshaped(base, replace(spec, vocabulary=base.spec.vocabulary), seed)
+    tokens = (START, DELIM, EXTRACT) if settings.manner == "gpt" else ()
+    new = tuple(name for name in tokens if name not in known.names.values())
+    also = () if settings.manner == "t5" else _new(base, model)
+    adapted(model, known, adapters, settings.loop.seed, also=also, special=new)
+    return model, sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
 def _measures(settings: Finetune, task: Task) -> tuple[str, ...]:
@@ -151,7 +176,7 @@ def _target(settings: Finetune, found: Found, task: Task) -> tuple[AnyTokenizer,
     """The tokenizer and the spec of the model that will be trained, and how many of its last tokens are new."""
     spec = replace(spec_of(found), prefix_lm=False)  # but for --see-prompt
     check_able(settings, task.kind, spec)
-    tokenizer = needed_tokenizer(found)
+    tokenizer = grown(needed_tokenizer(found), settings.adapters)
     if settings.manner == "t5":
         if "language" not in spec.outputs:
             raise ConfigError("finetune.writes-nothing", model=settings.model, outputs=", ".join(spec.outputs) or "-")
@@ -205,7 +230,13 @@ def _finished(model: Transformer) -> Transformer:
     """The model as it is kept: a classifier without the language-model output that helped it to learn."""
     if model.spec.outputs != ("language", "classifier"):
         return model
-    return reshaped(model, replace(model.spec, outputs=("classifier",)), 0)
+    keep_aware(model)  # made anew below, its layers would be plain ones
+    alone = replace(model.spec, outputs=("classifier",))
+    if attached(model):
+        model.spec = model.outputs.spec = alone
+        del model.outputs.language
+        return model
+    return reshaped(model, alone, 0)
 
 
 def _new(base: Transformer, model: Transformer) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 from typing_extensions import Doc
 
+from amauta.adapt.settings import Adapters
 from amauta.data.tasks import Columns, Kind
 from amauta.hub.known import ANY_MODEL
 from amauta.optim.settings import Optim
@@ -38,6 +39,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "gpt": {"optim": {"lr": 6.25e-5, "warmup": 0.002, "schedule": "linear", "weight_decay": 0.01}},
     "t5": {"optim": {"lr": 3e-4, "warmup": 0.0, "schedule": "constant", "weight_decay": 0.0}},
 }
+
+ADAPTED = 10  # how much higher the rate of an adapter is (Hu et al. 2021, arXiv 2106.09685, appendix D)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Finetune:
     cap: Annotated[int | None, Doc("at most so many examples of a file an epoch, drawn anew each time")] = None
     seeds: Annotated[int, Gt(0), Doc("runs, with seeds counted up from --seed; mean and deviation are reported")] = 1
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
+    adapters: Adapters = field(default_factory=Adapters)
     loop: Loop = field(default_factory=lambda: Loop(rows=32, epochs=3.0, compile=False))
     optim: Optim = field(
         default_factory=lambda: Optim(
@@ -79,5 +83,8 @@ class Finetune:
 
     @staticmethod
     def preset(values: Mapping[str, Any]) -> dict[str, Any]:
-        """The rates of the manner, below everything that was given."""
-        return PUBLISHED.get(values.get("manner", "bert"), {})
+        """The rates of the manner, below everything that was given; those of an adapter are ten times higher."""
+        found = PUBLISHED.get(values.get("manner", "bert"), {})
+        if not found or not values.get("adapters", {}).get("adapter"):
+            return found
+        return {"optim": found["optim"] | {"lr": ADAPTED * found["optim"]["lr"]}}

@@ -5,7 +5,6 @@ the run's folder before anything is learnt from it, so that a run that is resume
 with the very answers, and any step of the past can be looked at.
 """
 
-import copy
 import json
 import math
 import time
@@ -23,10 +22,12 @@ from amauta.decode.generate import generate
 from amauta.decode.settings import Sampling
 from amauta.device import Device
 from amauta.losses.policy import adapted_kl
+from amauta.models.adapters import as_plain
 from amauta.rewards.called import Reward
 from amauta.rewards.scored import score
 from amauta.runs import Run, write_atomically
 from amauta.tokenize.either import AnyTokenizer, piece_bytes
+from amauta.train.adapted import start_of
 from amauta.train.policy.experience import Answer, PolicyBatch, batch_of, from_record, to_record
 from amauta.train.policy.monitor import Monitor, facts_of
 from amauta.train.policy.prompts import Prompt, Prompts
@@ -45,10 +46,12 @@ class Writer:
 
     def answers(self, prompts: Sequence[Prompt], settings: Sequence[Sampling], *, running: int) -> list[Answer]:
         """One answer a prompt; ``group`` is the prompt's number here."""
-        found = generate(
-            self.actor.policy, [prompt.ids for prompt in prompts], settings, rows=running,
-            stop_ids=self.tokenizer.stops, token_bytes=partial(piece_bytes, self.tokenizer),
-        )  # fmt: skip
+        policy = self.actor.policy
+        with as_plain(policy):
+            found = generate(
+                policy, [prompt.ids for prompt in prompts], settings, rows=running,
+                stop_ids=self.tokenizer.stops, token_bytes=partial(piece_bytes, self.tokenizer),
+            )  # fmt: skip
         for one in found:
             if one.error is not None:
                 raise one.error
@@ -74,7 +77,7 @@ class Rollouts:
         self.run, self.settings, self.writer, self.prompts, self.rewards = run, settings, writer, prompts, rewards
         self.micro = micro_batches(settings)
         asked = settings.algorithm
-        self.reference = copy.deepcopy(writer.actor.policy).requires_grad_(False) if asked.beta else None
+        self.reference = start_of(writer.actor.policy) if asked.beta else None
         self.monitor = Monitor(settings)
         self.iteration, self.place, self.taken, self.beta = 0, 0, 0, asked.beta
         self.ptx = ptx

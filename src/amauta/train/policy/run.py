@@ -16,11 +16,13 @@ from amauta.decode.settings import Sampling
 from amauta.hub import find_model
 from amauta.metrics import newest, progress
 from amauta.models import count
-from amauta.models.exchange.opening import read_weights
+from amauta.models.adapters import attached
+from amauta.models.exchange.opening import needed_tokenizer, read_weights
+from amauta.models.pruned import masks_of
 from amauta.models.reshape import reshaped, with_head
-from amauta.models.transformer import Transformer
 from amauta.rewards.called import Reward, reward_called
 from amauta.runs import Run
+from amauta.train.adapted import adapted, unadapted
 from amauta.train.loop import Work, train
 from amauta.train.policy.experience import PolicyBatch
 from amauta.train.policy.prompts import Prompts, prepare_prompts
@@ -29,6 +31,8 @@ from amauta.train.policy.settings import Policy
 from amauta.train.policy.step import Actor, policy_step
 from amauta.train.settings import Loop
 from amauta.train.start import Base, conclude, load_base, open_run, questions, sampler
+
+VALUE = ("outputs.value.",)  # what is new in a critic, and trained beside adapters
 
 
 def policy(settings: Policy) -> dict[str, Any]:
@@ -65,8 +69,8 @@ class Assembled:
 def assemble(settings: Policy, run: Run) -> Assembled:
     """The model, its prompts and rewards, the step. Raises as ``policy``."""
     rewards = [reward_called(text) for text in settings.reward]
-    base = load_base(settings.model, settings.length, settings.loop)
-    actor = actor_of(settings, base.model)
+    base = load_base(settings.model, settings.length, settings.loop, settings.adapters)
+    actor = actor_of(settings, base)
     writer = Writer(actor.train(), base.tokenizer, base.device)
 
     def prepared(patterns: Sequence[str]) -> Prompts:
@@ -89,6 +93,7 @@ def assemble(settings: Policy, run: Run) -> Assembled:
         device=base.device,
         flops_per_token=count.training_flops(base.model.spec, base.length) * (1 if actor.critic is None else 2),
         splits=actor.packed_rows(),
+        masks=masks_of(base.parent, base.model),
         describe=_describe,
         evaluate=_evaluation(settings, writer, heldout, rewards) if heldout else None,
         sample=sampler(base.model, base.tokenizer, questions(base.tokenizer, settings.prompts)),
@@ -96,13 +101,19 @@ def assemble(settings: Policy, run: Run) -> Assembled:
     return Assembled(work, stream, base, replace(base.loop, accumulate=stream.micro))
 
 
-def actor_of(settings: Policy, model: Transformer) -> Actor:
+def actor_of(settings: Policy, base: Base) -> Actor:
     """The policy, and where the method has one its critic: a second model with a number a token instead of logits,
-    whose layers begin as the policy's, or a named model's."""
+    whose layers begin as the policy's, or a named model's. It gets adapters as the policy does."""
+    model = base.model
     if settings.algorithm.advantage != "gae":
         return Actor(model)
-    begun = model if settings.critic is None else read_weights(find_model(settings.critic), None, device=model.device)
-    return Actor(model, reshaped(begun, with_head(begun.spec, ("value",)), derive(settings.loop.seed, "critic")))
+    begun = model
+    if settings.critic is not None or attached(model):
+        name = settings.critic or settings.model
+        begun = unadapted(read_weights(find_model(name), None), name)
+    critic = reshaped(begun, with_head(begun.spec, ("value",)), derive(settings.loop.seed, "critic")).to(model.device)
+    adapted(critic, needed_tokenizer(base.parent), settings.adapters, settings.loop.seed, also=VALUE)
+    return Actor(model, critic)
 
 
 def _documents(settings: Policy, base: Base) -> PackedBatches:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from typing_extensions import Doc
 
+from amauta.adapt.settings import Adapters
 from amauta.base.errors import ConfigError
 from amauta.hub.known import ANY_MODEL
 from amauta.optim.settings import Optim
@@ -126,6 +127,7 @@ class Policy:
     ] = None
     prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after")] = ()
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
+    adapters: Adapters = field(default_factory=Adapters)
     loop: Loop = field(default_factory=lambda: Loop(rows=16, compile=False))
     optim: Optim = field(
         default_factory=lambda: Optim(optimizer="adamw", lr=1e-5, weight_decay=0.0, schedule="constant")

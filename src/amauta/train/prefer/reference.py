@@ -1,6 +1,5 @@
 """The reference of a preference method: its log-probs do not change, so they are computed once and kept by content."""
 
-import copy
 import hashlib
 import json
 import time
@@ -19,7 +18,9 @@ from amauta.data.batches import Piece
 from amauta.device import Device
 from amauta.hub import Found, find_model
 from amauta.metrics import console
+from amauta.models.adapters import attached
 from amauta.models.exchange.opening import needed_tokenizer, read_weights, spec_of, weight_files
+from amauta.train.adapted import Without, start_of
 from amauta.train.prefer.steps import answer_logprobs, loss_of
 from amauta.train.start import Base
 
@@ -62,15 +63,15 @@ class Reference:
         return self.logprobs([piece for unit in units for piece in unit]).view(-1, 2)
 
     def open(self) -> Any:
-        """The model itself; the policy, as long as it has not learnt anything."""
+        """The model itself; the policy, as long as it has not learnt anything, and without the adapters that do."""
         if self.model is None:
             self.model = read_weights(self.found, None, device=self.device.device)
-        return self.model
+        return Without(self.model) if self.own and attached(self.model) else self.model
 
     def frozen(self) -> Any:
         """A model that stays what it is while the policy learns, for what cannot be computed before."""
-        model = copy.deepcopy(self.open()) if self.own else self.open()
-        return model.eval().requires_grad_(False)
+        model = self.open()
+        return start_of(self.model) if self.own else model.eval().requires_grad_(False)
 
     def key(self, pieces: Sequence[Piece]) -> str:
         """What log-probs of these pieces are found again by."""

@@ -18,6 +18,7 @@ from amauta.losses.preference import UNPAIRED_LOSSES, kto_baseline
 from amauta.metrics import newest
 from amauta.metrics import read as read_journal
 from amauta.models import count
+from amauta.models.pruned import masks_of
 from amauta.runs import Run
 from amauta.tokenize.either import AnyTokenizer
 from amauta.train.dialogues import Prepared, prepare_preferences
@@ -48,7 +49,7 @@ def prefer(settings: Prefer) -> dict[str, Any]:
     run, finished = open_run(settings, settings.loop, settings.out)
     if finished is not None:
         return finished
-    base = load_base(settings.model, settings.length, settings.loop)
+    base = load_base(settings.model, settings.length, settings.loop, settings.adapters)
     model, length, loop = base.model, base.length, base.loop
     reference = reference_of(settings.reference, base)
     made = prepared(settings, settings.data, base.tokenizer, length, model.spec.vocabulary)
@@ -69,6 +70,7 @@ def prefer(settings: Prefer) -> dict[str, Any]:
         device=base.device,
         flops_per_token=count.training_flops(model.spec, length),
         splits=model.packed_rows(),
+        masks=masks_of(base.parent, model),
         describe=made.describe,
         evaluate=None if heldout is None else _evaluation(settings, base, reference, heldout),
         sample=sampler(model, base.tokenizer, asked),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Lt
 from typing_extensions import Doc
 
+from amauta.adapt.settings import Adapters
 from amauta.hub.known import ANY_MODEL
 from amauta.optim.settings import Optim
 from amauta.train.prefer.token_settings import Tokenwise
@@ -46,6 +47,7 @@ class Prefer:
     too_long: Annotated[TooLong, Doc(TOO_LONG)] = "drop"
     prompts: Annotated[tuple[str, ...], Doc("questions to answer, before, during and after; left out: the data's")] = ()
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
+    adapters: Adapters = field(default_factory=Adapters)
     loop: Loop = field(default_factory=lambda: Loop(rows=8))
     optim: Optim = field(default_factory=lambda: Optim(optimizer="adamw", lr=1e-4, weight_decay=0.0))
 

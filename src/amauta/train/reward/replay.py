@@ -10,6 +10,8 @@ from amauta.data.batches import Batch, Listed, PackedBatches
 from amauta.rewards.model import end_rewards
 from amauta.runs import Run
 from amauta.tokenize.either import AnyTokenizer
+from amauta.train.aware import make_aware
+from amauta.train.loop import put_weights
 from amauta.train.reward.records import Rankings
 from amauta.train.reward.run import begin
 from amauta.train.reward.settings import Reward
@@ -27,9 +29,10 @@ def replayed(run: Run, settings: Reward, step: int) -> dict[str, Any]:
     stream = PackedBatches(Listed(made.units), rows=loop.rows, length=begun.length, seed=loop.seed)
     stream.seek((step - 1) * loop.accumulate)
     batches = [next(stream) for _ in range(loop.accumulate)]
+    make_aware(begun.model, loop.qat)
     known = step == 1 or step - 1 in run.complete_checkpoints()
     if known and step > 1:
-        begun.model.load_state_dict(checkpoint.load(run.checkpoint(step - 1))[0]["model"])
+        put_weights(begun.model, checkpoint.load(run.checkpoint(step - 1))[0]["model"])
     rows: list[dict[str, Any]] = []
     total, rankings = 0.0, 0
     for batch in batches:

@@ -22,6 +22,7 @@ from amauta.data.records import messages_of
 from amauta.metrics import console
 from amauta.models import count
 from amauta.models.exchange.opening import generation_of
+from amauta.models.pruned import masks_of
 from amauta.models.reshape import reshaped, with_head
 from amauta.models.transformer import Transformer
 from amauta.rewards.model import SHIFT, sequence_rewards
@@ -36,6 +37,7 @@ from amauta.train.reward.settings import Reward
 from amauta.train.reward.steps import compared, figures, ranking_losses, reward_step
 from amauta.train.start import Base, conclude, load_base, open_run, stream_and_steps
 
+OUTPUT = ("outputs.classifier.",)  # what is new, and trained beside adapters
 CHUNK = 64  # rankings whose pairs are formed together
 
 
@@ -75,6 +77,7 @@ def reward(settings: Reward) -> dict[str, Any]:
         device=base.device,
         flops_per_token=count.training_flops(replace(model.spec, outputs=()), length),
         splits=model.packed_rows(),
+        masks=masks_of(base.parent, model),
         describe=made.describe,
         evaluate=evaluate if heldout else None,
     )
@@ -91,14 +94,18 @@ def reward(settings: Reward) -> dict[str, Any]:
 
 def begin(settings: Reward) -> Begun:
     """The model, its output over the vocabulary replaced by one number that begins at 0, and its data."""
-    base = load_base(settings.model, None, settings.loop)
+
+    def shaped(model: Transformer) -> Transformer:
+        spec = with_head(model.spec, ("classifier",), labels=1)
+        made = reshaped(model, spec, derive(settings.loop.seed, "head"))
+        head: Any = made.outputs.classifier
+        nn.init.zeros_(head.weight)
+        return made
+
+    base = load_base(settings.model, None, settings.loop, settings.adapters, shaped=shaped, also=OUTPUT)
     length = settings.length or base.length
     made = prepared(settings, base, settings.data, length)
-    spec = with_head(base.model.spec, ("classifier",), labels=1)
-    model = reshaped(base.model, spec, derive(settings.loop.seed, "head"))
-    head: Any = model.outputs.classifier
-    nn.init.zeros_(head.weight)
-    return Begun(base, model, made, length)
+    return Begun(base, base.model, made, length)
 
 
 def prepared(settings: Reward, base: Base, patterns: tuple[str, ...], length: int) -> Rankings:

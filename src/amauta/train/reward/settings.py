@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from typing_extensions import Doc
 
+from amauta.adapt.settings import Adapters
 from amauta.hub.known import ANY_MODEL
 from amauta.optim.settings import Optim
 from amauta.train.settings import TOO_LONG, Loop, TooLong
@@ -33,5 +34,6 @@ class Reward:
     length: Annotated[int | None, Doc(LENGTH)] = None
     too_long: Annotated[TooLong, Doc(TOO_LONG)] = "drop"
     may_skip: Annotated[int, Ge(0), Doc("malformed records that may be skipped (counted)")] = 0
+    adapters: Adapters = field(default_factory=Adapters)
     loop: Loop = field(default_factory=lambda: Loop(rows=8))
     optim: Optim = field(default_factory=lambda: Optim(optimizer="adamw", lr=1e-4, weight_decay=0.0))

@@ -1,9 +1,10 @@
 """A model written as GGUF, and read back before it is said to be done.
 
 Architectures llama, qwen2, qwen3 and gpt2. Types f32, f16, bf16, q8_0 and q4_0, bit for bit as the ``gguf`` package
-quantises. As in llama.cpp's converter, norms, biases and learned positions stay F32, and a matrix whose rows are not
-whole blocks becomes F16. With q4_0 the table that gives the logits is Q8_0: llama.cpp's quantiser gives it more bits
-too (Q6_K, which nothing in Python writes).
+quantises; a layer that has few bits already and is one of these is written as it is. As in llama.cpp's converter,
+norms, biases and learned positions stay F32, and a matrix whose rows are not whole blocks becomes F16. With q4_0 the
+table that gives the logits is Q8_0: llama.cpp's quantiser gives it more bits too (Q6_K, which nothing in Python
+writes).
 """
 
 import os
@@ -22,11 +23,14 @@ from amauta.models.exchange import gguf
 from amauta.models.exchange.gguf import spec as gguf_spec
 from amauta.models.exchange.gguf import tokenizer as gguf_tokenizer
 from amauta.models.exchange.gguf.file import ARRAY, CHUNK, DEFAULT_ALIGNMENT, MAGIC, STRING, TensorInfo, block_of, codes
-from amauta.models.exchange.gguf.names import interleaved, parts
+from amauta.models.exchange.gguf.names import Part, interleaved, parts
 from amauta.models.exchange.gguf.tokenizer import AnyTokenizer
 from amauta.models.exchange.readback import compare, compare_tokenizers
+from amauta.models.quantized import few_bits, in_full
 from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
+from amauta.nn.codes import RUN
+from amauta.nn.quantized import Quantized
 from amauta.runs import aside, raise_if_full
 
 WriteType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
@@ -98,7 +102,8 @@ def planned(model: Transformer, tokenizer: AnyTokenizer | None, path: Path, *, t
     spec = model.spec
     if spec.kind != "decoder" or spec.outputs != ("language",) or spec.reformer is not None:
         raise _without_words(f"kind={spec.kind}, outputs={','.join(spec.outputs) or '-'}, family={spec.family}")
-    state = {key: value.detach() for key, value in model.named_parameters()}
+    state = {key: value.detach() for key, value in in_full(model).named_parameters()}
+    ready = {f"{key}.weight": blocks(layer) for key, layer in few_bits(model).items()}
     architecture = gguf_spec.architecture_of(spec)
     fields: dict[str, Any] = {
         **gguf_spec.fields_of(spec), "general.type": "model", "general.name": name,
@@ -106,16 +111,21 @@ def planned(model: Transformer, tokenizer: AnyTokenizer | None, path: Path, *, t
         **gguf_tokenizer.fields_of(tokenizer, spec.vocabulary),
     }  # fmt: skip
     sources = {}
+    whole: dict[str, Part] = {}  # of layers that have few bits already
     for part in parts(spec, architecture):
         if part.ours in state:
             sources[part.theirs] = part.of(state[part.ours]), part.heads
+        if part.ours in ready:
+            whole[part.theirs] = part
     if spec.rope_scaling is not None and spec.rope_scaling.kind == "llama3":
         sources[gguf_spec.FREQUENCIES] = gguf_spec.llama3_factors(spec.rope_scaling, spec.head, spec.rope_theta), 0
     tensors: dict[str, TensorInfo] = {}
     at = 0
-    for key, (source, _) in sources.items():
+    for key, (source, _) in list(sources.items()):
         kind = _kind(key, tuple(source.shape), type, tied=spec.tied)
         block, size = block_of(kind)
+        if key in whole and (held := ready[whole[key].ours]) is not None and held[0] == kind:
+            sources[key] = whole[key].of(held[1]), whole[key].heads
         tensors[key] = TensorInfo(key, tuple(source.shape), kind, at, source.numel() // block * size)
         at += -(-tensors[key].size // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT
     plan = Plan(path, fields, tensors, sources)
@@ -172,6 +182,9 @@ def _raw(source: Tensor, heads: int, kind: str) -> Iterator[np.ndarray]:
     if heads:
         source = interleaved(source, heads).reshape(source.shape)
     flat = source.reshape(-1, source.shape[-1])
+    if source.dtype == torch.uint8:  # blocks as they are stored
+        yield flat.contiguous().cpu().numpy()
+        return
     for rows in flat.split(max(1, CHUNK // flat.shape[1])):
         yield quantize(rows.float().cpu().numpy(), GGMLQuantizationType[kind])
 
@@ -199,4 +212,18 @@ def _value(value: Any) -> bytes:
 
 
 def _dtype(model: Transformer) -> torch.dtype:
-    return model.embedding.weight.dtype
+    return model.dtype
+
+
+def blocks(layer: Quantized) -> tuple[str, Tensor] | None:
+    """The type and the stored rows (out, bytes) of a layer that is Q8_0 or Q4_0 already; None of any other.
+
+    Both have a scale for every 32 weights: one for more of them is written several times.
+    """
+    if layer.zeros is not None or layer.kind == "nf4" or layer.in_features % RUN or layer.group % RUN:
+        return None
+    eight = layer.kind == "int8"
+    runs = (layer.codes ^ 128 if eight else layer.codes).view(layer.out_features, layer.in_features // RUN, -1)
+    scales = layer.scales.half().repeat_interleave(layer.group // RUN, dim=1)  # (out, in/32)
+    stored = torch.cat([scales.contiguous().view(torch.uint8).view(*scales.shape, 2), runs], dim=-1)
+    return "Q8_0" if eight else "Q4_0", stored.flatten(1)
