@@ -72,7 +72,7 @@ class Quantize:
     rounding: Rounding = field(default_factory=Rounding)
     calibration: Calibration = field(default_factory=Calibration)
     tolerance: Annotated[
-        float | None, Doc("most KL (nats a token) from the model before; 0.02 of int8, 0.5 of others when left out")
+        float | None, Doc("most KL (nats a token) from the model before; 0.05 of int8, 1 of others when left out")
     ] = None
     accept: Annotated[bool, Doc("beyond the tolerance label the model instead of failing")] = False
     force: Annotated[bool, Doc("replace the model that stands there")] = False

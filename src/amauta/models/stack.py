@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from amauta.models.ahead import Before, Input, before_of, shift_of, with_prompts
 from amauta.models.spec import Spec
 from amauta.nn import masks
+from amauta.nn.attention import SHORT, Seen
 from amauta.nn.block import Block
 from amauta.nn.cache import Cache
 from amauta.nn.capture import Capture
 from amauta.nn.linear import Embedding, Linear
 from amauta.nn.norms import norm
+from amauta.nn.packed import Documents
 from amauta.nn.positions import frequencies, relative_bucket, rotary_table, slowed
 
 Rotary = tuple[Tensor, Tensor]
@@ -125,8 +127,13 @@ class Stack(nn.Module):
         together = documents is not None and real is None and bias is None and capture is None
         together = together and (before is None or before.seen is None)
         apart = masks.spans(documents) if together and not self.causal and not torch.compiler.is_compiling() else None
-        seen: dict[bool, Tensor | masks.Spans | None] = dict.fromkeys(kinds, apart)
+        seen: dict[bool, Seen] = dict.fromkeys(kinds, apart)
+        plain = self.causal and cache is None and prefix is None and before is None and not self.spec.attention_dropout
+        packed = together and plain and x.device.type == "cpu" and span > SHORT
         for w in kinds if apart is None else ():
+            if packed and documents is not None and not w:
+                seen[w] = Documents(documents)
+                continue
             mask = self._mask(x, positions, span, w, real, documents, prefix, cache)
             if before is not None:
                 mask = before.widened(mask, places, self.spec.window if w else None)

@@ -14,17 +14,21 @@ from amauta.nn.capture import Capture
 from amauta.nn.linear import Linear
 from amauta.nn.masks import Spans
 from amauta.nn.norms import RMSNorm
+from amauta.nn.packed import Documents, attend_documents
 from amauta.nn.positions import rotate
 
 KeysValues = tuple[Tensor, Tensor]
+Seen = Tensor | Spans | Documents | None  # who sees whom
 SHORT = 512  # keys up to which a compiled product beats the fused kernel on a processor (benchmarks/pretrain.py)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | Spans | None, scale: float, dropout: float = 0.0) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Seen, scale: float, dropout: float = 0.0) -> Tensor:
     """``softmax(scale · q kᵀ + mask) v``: q (B, T, H, K), k and v (B, S, G, K) → (B, T, H·K).
 
     Under ``Spans`` keys beyond T stand ahead of the text, and every document sees them.
     """
+    if isinstance(mask, Documents):
+        return attend_documents(q, k, v, mask, scale)
     if isinstance(mask, Spans):
         rows = [
             torch.cat([attend(*_document(q, k, v, b, i, j), None, scale, dropout) for i, j in row], dim=1)
@@ -119,7 +123,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,  # (B, T, D)
-        mask: Tensor | Spans | None,
+        mask: Seen,
         rotary: tuple[Tensor, Tensor] | None,
         cache: Cache | None = None,
         layer: int = 0,
@@ -139,7 +143,7 @@ class Attention(nn.Module):
                 for first, held in zip(ahead, (k, v), strict=True)
             )
         if capture is not None:
-            assert not isinstance(mask, Spans)
+            assert not isinstance(mask, Spans | Documents)
             return self.out(_captured(q, k, v, mask, self.scale, capture, capture.attention))
         return self.out(attend(q, k, v, mask, self.scale, self.dropout if self.training else 0.0))
 

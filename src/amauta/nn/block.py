@@ -6,11 +6,10 @@ from typing import Protocol
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from amauta.nn.attention import Attention, CrossAttention, KeysValues
+from amauta.nn.attention import Attention, CrossAttention, KeysValues, Seen
 from amauta.nn.cache import Cache
 from amauta.nn.capture import Capture
 from amauta.nn.feedforward import FeedForward
-from amauta.nn.masks import Spans
 from amauta.nn.norms import norm
 
 
@@ -70,7 +69,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,  # (B, T, D)
-        mask: Tensor | Spans | None,
+        mask: Seen,
         rotary: tuple[Tensor, Tensor] | None,
         cache: Cache | None = None,
         layer: int = 0,
