@@ -1,7 +1,6 @@
 """Contestants in processes of their own, so that each one's peak of memory is its own, taking turns on SmolLM2."""
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -59,6 +58,10 @@ def _contest(benchmark: str, names: list[str], rounds: int, folder: str, kind: s
 
 
 def child(contestants: Mapping[str, Contestant], name: str, folder: str, kind: str) -> None:
-    """One contestant: its figures, and its peak memory in MB."""
-    found = contestants[name](folder, kind)
-    print(json.dumps(found | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    """One contestant: its figures, and by how much its process grew, in MB (its parent's memory is no part of that)."""
+    import torch
+
+    from amauta.yardstick.adapters.peak import peak_of
+
+    found, peak = peak_of(lambda: contestants[name](folder, kind), torch.device("cpu"))
+    print(json.dumps(found | {"peak": (peak or 0) / 2**20}))

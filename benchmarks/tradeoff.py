@@ -10,7 +10,6 @@ call goes on. ``python -m benchmarks.pages.compression`` makes the page. Needs A
 import json
 import math
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from amauta.models.exchange.folder import write_model
 from amauta.models.quantized import bytes_of, in_full
 from amauta.models.transformer import Transformer
 from amauta.score import sequence_logprobs
+from amauta.yardstick.adapters.peak import peak_of
 from benchmarks._kept import Kept
 from benchmarks._peers import alternating
 from benchmarks._tasks import SKIPPED, data, records
@@ -224,9 +224,11 @@ def peak(model: Transformer, whole: LanguageModel) -> int:
 
 def opened(folder: str, dtype: str) -> int:
     """In a process of its own: the peak of opening and writing, in bytes."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    load(folder, dtype=dtype).generate([list(range(20, 36))], max_tokens=16, temperature=0)  # type: ignore[arg-type]
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+
+    def work() -> None:
+        load(folder, dtype=dtype).generate([list(range(20, 36))], max_tokens=16, temperature=0)  # type: ignore[arg-type]
+
+    return peak_of(work, torch.device("cpu"))[1] or 0
 
 
 if __name__ == "__main__":
