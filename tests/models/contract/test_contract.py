@@ -19,6 +19,8 @@ from amauta.models.spec import Spec
 from amauta.models.transformer import Transformer
 from amauta.runs import PROBES
 from amauta.tokenize.train import train_bpe
+from amauta.verify import contract as verifying
+from amauta.verify.settings import Contract
 
 PLAIN = {"vocabulary": 300, "context": 64, "width": 32, "layers": 2, "heads": 2, "init_std": 0.3}
 
@@ -198,3 +200,30 @@ def test_the_commands_show_it(tmp_path, tokenizer, found, capsys):
     (out / PROBES).unlink()
     assert main(["verify", "contract", str(out)]) == 2
     assert "probes" in capsys.readouterr().err
+
+
+def test_the_rest_is_one_outcome_of_the_recorded_kl():
+    held = Record((torch.tensor([0]),), torch.zeros(1), torch.tensor([[0]]), torch.tensor([[0.5]]).log())
+    found = against_record(held, [answer([0.25, 0.5, 0.25])])
+    assert found["kl"] == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75))
+
+
+def test_the_largest_difference_is_that_of_all_answers_in_both_directions():
+    before = [answer([0.5, 0.5]), answer([0.5, 0.5])]
+    found = figures(before, [answer([0.01, 0.99]), answer([0.5, 0.5])])
+    assert found["largest_difference"] == pytest.approx(math.log(50))
+
+
+def test_what_is_judged_is_what_was_read_back(tmp_path, tokenizer, found, monkeypatch):
+    where, model = found
+    monkeypatch.setattr(exchange, "load", lambda *_, **__: changed(model, 0.3))
+    with pytest.raises(ModelError, match="--accept"):
+        write_changed(where, model, model, tokenizer, tmp_path / "second", step="merge", settings={})
+
+
+def test_both_ways_of_computing_must_hold(found, monkeypatch):
+    where, _ = found
+    kls = iter((0.0, 1.0))
+    rest = {"largest_difference": 0.0, "top1_agreement": 1.0, "perplexity_ratio": 1.0}
+    monkeypatch.setattr(verifying, "against_record", lambda *_: {"kl": next(kls), **rest})
+    assert verifying.contract(Contract(str(where.path)))["passed"] is False

@@ -77,6 +77,6 @@ def _positive(kl: Tensor) -> float:
 
 def _ratio(before: Tensor, after: Sequence[Answer]) -> float:
     """Perplexity after, divided by that before: exp of the mean loss of log-prob over the places that ask."""
-    asking = torch.cat([one.wanted >= 0 for one in after])
-    lost = float((before - torch.cat([one.given for one in after]))[asking].sum()) / max(1, int(asking.sum()))
+    asking = sum(int((one.wanted >= 0).sum()) for one in after)  # others give 0 on both sides
+    lost = float((before - torch.cat([one.given for one in after])).sum()) / max(1, asking)
     return math.exp(min(lost, 700.0)) if not math.isnan(lost) else lost
